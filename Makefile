@@ -1,0 +1,33 @@
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: .venv test demo bench format clean
+
+.venv: .venv/installed
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+test: .venv
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest --durations=10
+
+demo: .venv
+	$(BIN)/streamlib demo
+
+bench: .venv
+	$(BIN)/python -m benchmarks.latency --rates 100,500 --seconds 5
+	$(BIN)/python -m benchmarks.throughput --records 300000
+
+format: .venv
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean:
+	rm -rf .venv build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find streamlib tests -name __pycache__ -type d -prune -exec rm -rf {} +

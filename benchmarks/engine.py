@@ -1,0 +1,138 @@
+"""CPU time per record of the engine alone: a keyed count of 100-byte JSON orders, without fetching and producing.
+
+    python -m benchmarks.engine [--records 200000] [--profile]
+
+What is measured: `Task.process` in slices of 1,000 records, `take_outputs` after each, and every 10,000 records a
+commit: changelog records, offsets, the write to the backend.
+"""
+
+from __future__ import annotations
+
+import argparse
+import cProfile
+import pstats
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+from streamlib.topology.topology import Topology
+
+from streamlib.engine.plan import make_plan
+from streamlib.engine.task import Task
+from streamlib.records import Headers, TaskId, TopicPartition
+from streamlib.rocksdb import RocksDBBackend
+from streamlib.serdes import serde_for
+from streamlib.state.backend import Backend
+from streamlib.state.memory import InMemoryBackend
+from streamlib.topology import operators as op
+from streamlib.topology.nodes import Node, ProcessorNode, SinkNode, SourceNode, StoreSpec
+
+SLICE_RECORDS = 1_000
+COMMIT_RECORDS = 10_000
+USERS = 10_000
+INPUT = TopicPartition("orders", 0)
+CHANGELOG = TopicPartition("bench-counts-changelog", 0)
+
+
+class Order(msgspec.Struct):
+    user: str
+    item: str
+    amount: float
+    note: str
+
+
+class Fetched(NamedTuple):
+    offset: int
+    timestamp: int
+    key: bytes
+    value: bytes
+    headers: Headers
+
+
+class Batch(NamedTuple):
+    partition: TopicPartition
+    next_offset: int
+    size_bytes: int
+    content: Sequence[Fetched]
+
+    def records(self) -> Sequence[Fetched]:
+        return self.content
+
+
+def topology() -> Topology:
+    text, number, order = serde_for(str), serde_for(int), serde_for(Order)
+    counts = StoreSpec(name="counts", kind="timestamped_key_value", key=text, value=number)
+    nodes: list[Node] = [
+        SourceNode(name="orders", topics=("orders",), key=text, value=order),
+        ProcessorNode(name="paid", operator=op.Filter(lambda user, order: order.amount > 0), parents=("orders",)),
+        ProcessorNode(name="count", operator=op.StreamCount("counts"), parents=("paid",), stores=("counts",)),
+        ProcessorNode(name="stream", operator=op.TableToStream(), parents=("count",)),
+        SinkNode(name="out", topic="counted", key=text, value=number, parents=("stream",)),
+    ]
+    return Topology(nodes, [counts])
+
+
+def batches(records: int) -> list[Batch]:
+    """Orders of 100 bytes, keys in a scattered order, 500 a batch."""
+    encode = msgspec.json.encode
+    fetched = []
+    for offset in range(records):
+        user = f"user-{offset * 7919 % USERS:05d}"
+        order = Order(user, f"item-{offset % 97:04d}", 9.99, "n" * 38)
+        fetched.append(Fetched(offset, 1_700_000_000_000 + offset, user.encode(), encode(order), ()))
+    return [
+        Batch(INPUT, min(start + 500, records), 55_000, fetched[start : start + 500])
+        for start in range(0, records, 500)
+    ]
+
+
+def run(backend: Backend, work: Sequence[Batch], partitions: int = 6) -> float:
+    """Microseconds of CPU per record."""
+    plan = make_plan(topology(), "bench", {"orders": 1, "counted": partitions})
+    task = Task(plan, TaskId(0, 0), backend, now_ms=lambda: 0)
+    task.start({}, {INPUT: 0})
+    total = changelog_end = 0
+    started = time.process_time()
+    for batch in work:
+        task.enqueue(batch)
+        total += task.process(SLICE_RECORDS, lambda: False)
+        task.take_outputs()
+        if total % COMMIT_RECORDS == 0:
+            changes = task.changelog_records()
+            task.offsets()
+            changelog_end += sum(map(len, changes.values()))
+            task.commit({CHANGELOG: changelog_end})
+    spent = time.process_time() - started
+    task.rollback()
+    task.close()
+    return spent / total * 1e6
+
+
+def profiled(backend: Backend, work: Sequence[Batch]) -> float:
+    """The same, with the functions that take the longest; the profiler triples the figure."""
+    profile = cProfile.Profile()
+    result = profile.runcall(run, backend, work)
+    pstats.Stats(profile).sort_stats("tottime").print_stats(15)
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--records", type=int, default=200_000)
+    parser.add_argument("--profile", action="store_true")
+    arguments = parser.parse_args()
+    work = batches(arguments.records)
+    print(f"{len(work[0].content[0].value)}-byte orders, {arguments.records:,} records, {USERS:,} keys")
+    run(InMemoryBackend(), work[:20])  # warm up
+    measure = profiled if arguments.profile else run
+    print(f"memory   {measure(InMemoryBackend(), work):.2f} us/record")
+    with tempfile.TemporaryDirectory() as folder:
+        backend = RocksDBBackend(Path(folder), list(topology().stores.values()))
+        print(f"rocksdb  {measure(backend, work):.2f} us/record")
+
+
+if __name__ == "__main__":
+    main()

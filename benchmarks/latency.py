@@ -1,0 +1,239 @@
+"""Latency from a producer's call to a read_committed consumer, over rates, for both guarantees.
+
+The n-th record of a key leads to the count n of that key, so each output record tells which input it answers. The
+client that writes and reads is this process; the worker is another.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from pathlib import Path
+from typing import Annotated
+
+import anyio
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.common import (
+    GUARANTEES,
+    SHORT,
+    Bench,
+    latest,
+    median,
+    order_of,
+    percentile,
+    run_async,
+    running,
+    session,
+    write_json,
+)  # fmt: skip
+from benchmarks.keyed_count import event
+from streamlib.cli.client import connected, partitions_of, text_record
+from streamlib.cli.supervisor import Supervisor
+from streamlib.errors import StreamsError
+
+PARTS = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
+
+_WARM_UP_SECONDS = 2.0
+_PATIENCE_SECONDS = 30.0
+
+
+class Options(msgspec.Struct, frozen=True):
+    """What is measured."""
+
+    rates: list[int]
+    seconds: float
+    keys: int
+    partitions: int
+    rounds: int
+    settings: tuple[str, ...]
+
+
+class Run(msgspec.Struct, frozen=True):
+    """One run's figures, in milliseconds."""
+
+    guarantee: str
+    rate: int
+    records: int
+    ms: dict[str, float]
+
+
+def main(
+    rates: Annotated[str, typer.Option(help="Records per second, a list.")] = "10,100,500,2000",
+    seconds: Annotated[float, typer.Option(help="Length of each run, after a warm-up.")] = 10.0,
+    keys: Annotated[int, typer.Option(min=1, help="Different keys.")] = 100,
+    partitions: Annotated[int, typer.Option(min=1)] = 4,
+    rounds: Annotated[int, typer.Option(min=1, help="Runs of each rate and guarantee, in turn.")] = 1,
+    compression: Annotated[str, typer.Option(help="Of what the worker writes: none, lz4, zstd ...")] = "none",
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any setting.")] = None,
+    bootstrap_servers: Annotated[str | None, typer.Option(help="Use this Kafka instead of starting one.")] = None,
+    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the figures here too.")] = None,
+    plot: Annotated[Path, typer.Option(metavar="FILE", help="The plot, a PNG.")] = Path("build/latency.png"),
+) -> None:
+    """Measure the end-to-end latency of a keyed count, exactly once against at least once."""
+    settings = (f"compression_type={compression}", *(set_ or []))
+    options = Options([int(rate) for rate in rates.split(",")], seconds, keys, partitions, rounds, settings)
+    console = Console()
+    with session(bootstrap_servers) as address:
+        runs = run_async(_measure_all, options, address, console)
+    summary = _medians(options, runs)
+    _print_table(console, options, summary)
+    write_json(json, {"options": options, "runs": runs})
+    _plot(console, plot, options, summary)
+
+
+async def _measure_all(options: Options, bootstrap_servers: str, console: Console) -> list[Run]:
+    async with connected(bootstrap_servers, "benchmark") as connection:
+        bench = Bench(connection, bootstrap_servers, console, options.partitions, options.settings)
+        runs = []
+        for rate in options.rates:
+            for round_ in range(options.rounds):
+                for guarantee in order_of(GUARANTEES, round_):
+                    runs.append(await _measure(bench, guarantee, rate, options))
+                    figures = "  ".join(f"{name} {ms:.1f}" for name, ms in runs[-1].ms.items())
+                    bench.say(f"{rate:>6}/s  {SHORT[guarantee]:<13}  {figures} ms")
+        return runs
+
+
+async def _measure(bench: Bench, guarantee: str, rate: int, options: Options) -> Run:
+    source, sink = await bench.topic("events"), await bench.topic("counts")
+    async with bench.worker(guarantee, source, sink) as supervisor:
+        await running(supervisor, options.partitions)
+        client = Client(bench, source, sink, rate, options)
+        latencies = await client.run(supervisor)
+    await bench.connection.admin().delete_topics([source])
+    return Run(guarantee, rate, len(latencies), {name: percentile(latencies, p) for name, p in PARTS.items()})
+
+
+class Client:
+    """Writes at a steady rate and reads the answers."""
+
+    def __init__(self, bench: Bench, source: str, sink: str, rate: int, options: Options) -> None:
+        self._producer = bench.connection.producer(None)
+        self._fetcher = bench.connection.fetcher()
+        self._sources = partitions_of(source, options.partitions)
+        self._fetcher.add(dict.fromkeys(partitions_of(sink, options.partitions), 0))
+        self._rate = rate
+        self._keys = options.keys - options.keys % options.partitions or options.partitions
+        self._warm_up = int(rate * _WARM_UP_SECONDS)
+        self._count = self._warm_up + int(rate * options.seconds)
+        self._sent: dict[tuple[bytes, int], float] = {}  # (key, count) -> when; taken out when the answer is there
+        self._latencies_ms: list[float] = []
+        self._answers = 0
+
+    async def run(self, supervisor: Supervisor) -> list[float]:
+        """The latencies in ms, sorted, without those of the warm-up.
+
+        Raises:
+            StreamsError: answers were still missing long after the last record.
+        """
+        await self._producer.init()
+        gc.collect()
+        gc.disable()  # a pause of this client's would look like one of the worker's
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._read)
+                await self._write()
+                await self._wait_for_answers(supervisor)
+                group.cancel_scope.cancel()
+        finally:
+            gc.enable()
+        await self._producer.close()
+        await self._fetcher.close()
+        return sorted(self._latencies_ms)
+
+    async def _write(self) -> None:
+        """One record at a time, each at its own moment."""
+        begun = time.perf_counter()
+        for number in range(self._count):
+            wait = begun + number / self._rate - time.perf_counter()
+            await anyio.sleep(max(wait, 0))
+            key = number % self._keys
+            user = f"user-{key}"
+            record = text_record(user, event(number, user))
+            self._sent[user.encode(), number // self._keys + 1] = time.perf_counter()
+            self._producer.send(self._sources[key % len(self._sources)], [record])
+        await self._producer.flush()
+
+    async def _read(self) -> None:
+        while True:
+            await self._fetcher.wait()
+            for batch in self._fetcher.take(1 << 20):
+                now = time.perf_counter()
+                for record in batch.records():
+                    self._take(record.key or b"", int.from_bytes(record.value or b"", "big"), now)
+
+    def _take(self, key: bytes, count: int, now: float) -> None:
+        sent = self._sent.pop((key, count), None)
+        if sent is None:
+            return  # at least once may say it twice
+        self._answers += 1
+        if self._answers > self._warm_up:
+            self._latencies_ms.append((now - sent) * 1000)
+
+    async def _wait_for_answers(self, supervisor: Supervisor) -> None:
+        give_up = time.monotonic() + _PATIENCE_SECONDS
+        while self._sent:
+            latest(supervisor)
+            if time.monotonic() > give_up:
+                raise StreamsError(f"{len(self._sent)} of {self._count} answers are missing")
+            await anyio.sleep(0.02)
+
+
+Summary = dict[tuple[int, str], dict[str, float]]
+
+
+def _medians(options: Options, runs: list[Run]) -> Summary:
+    """(rate, guarantee) -> the medians over the rounds."""
+    return {
+        (rate, guarantee): {
+            name: median([run.ms[name] for run in runs if (run.rate, run.guarantee) == (rate, guarantee)])
+            for name in PARTS
+        }
+        for rate in options.rates
+        for guarantee in GUARANTEES
+    }
+
+
+def _print_table(console: Console, options: Options, summary: Summary) -> None:
+    table = Table(title="keyed count, producer call -> read_committed consumer, ms", title_justify="left")
+    for name in ("records/s", "guarantee", *PARTS):
+        table.add_column(name, justify="left" if name == "guarantee" else "right")
+    for rate in options.rates:
+        for guarantee in GUARANTEES:
+            figures = [f"{ms:.1f}" for ms in summary[rate, guarantee].values()]
+            table.add_row(f"{rate:,}", SHORT[guarantee], *figures)
+        pair = [summary[rate, guarantee] for guarantee in GUARANTEES]
+        table.add_row("", "ratio", *(f"{pair[0][name] / pair[1][name]:.2f}" for name in PARTS), end_section=True)
+    console.print(table)
+
+
+def _plot(console: Console, path: Path, options: Options, summary: Summary) -> None:
+    try:
+        import matplotlib
+    except ImportError:
+        console.print('no plot: pip install "streamlib[bench]"', markup=False)
+        return
+    matplotlib.use("Agg")  # needs no display
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, 5))
+    for guarantee, colour in zip(GUARANTEES, ("tab:blue", "tab:orange"), strict=True):
+        for name, style in (("p50", "-"), ("p90", "--"), ("p99", ":")):
+            values = [summary[rate, guarantee][name] for rate in options.rates]
+            axes.plot(options.rates, values, style, marker="o", color=colour, label=f"{SHORT[guarantee]} {name}")
+    axes.set(xscale="log", yscale="log", xlabel="records per second", ylabel="latency, ms")
+    axes.set_title("Keyed count: producer call to read_committed consumer")
+    axes.grid(visible=True, which="both", alpha=0.3)
+    axes.legend()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120, bbox_inches="tight")
+    pyplot.close(figure)
+    console.print(f"plot: {path}", highlight=False)
+
+
+if __name__ == "__main__":
+    typer.run(main)

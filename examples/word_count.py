@@ -1,0 +1,23 @@
+"""Word count: lines of text in, the running count of each word out.
+
+    streamlib run examples/word_count.py --workers 2
+
+Needs the topics `lines` and `word-counts`; see README.md beside this file.
+"""
+
+from streamlib import StreamsBuilder
+
+builder = StreamsBuilder()
+(
+    builder.stream("lines", key=str, value=str)
+    .flat_map_values(lambda line: line.lower().split())
+    # The words of a line belong to different tasks: each word goes to the one that counts it, by way of an
+    # internal topic.
+    .group_by(lambda _, word: word, key=str)
+    # The counts are kept in RocksDB on this machine and in a changelog in Kafka. Input offsets, counts and output
+    # become visible in one transaction, so a crash at any moment neither loses a word nor counts one twice.
+    .count(store="counts")
+    .to_stream()
+    .to("word-counts")
+)
+topology = builder.build()

@@ -1,0 +1,134 @@
+"""`streamlib broker`: a Kafka broker on this machine, without a container."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from streamlib.errors import StreamsError
+from streamlib.testing.broker import DEFAULT_VERSION, Broker, BrokerOptions
+from streamlib.testing.broker.daemon import Daemon, DaemonState
+from streamlib.testing.broker.jars import Progress as OnJar
+from streamlib.testing.broker.jars import is_locked
+
+app = typer.Typer(no_args_is_help=True, help="A Kafka broker on this machine, without a container.")
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command()
+def start(
+    version: Annotated[str, typer.Option(help="Kafka version.")] = DEFAULT_VERSION,
+    port: Annotated[int, typer.Option(help="Port of the first node; the others take the next ones.")] = 9092,
+    nodes: Annotated[int, typer.Option(min=1, help="Number of nodes.")] = 1,
+    data_dir: Annotated[Path | None, typer.Option(help="Keep the data here (default: it is removed by stop).")] = None,
+    foreground: Annotated[bool, typer.Option("--foreground", help="Run until Ctrl-C.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Start a broker that goes on in the background."""
+    options = BrokerOptions(version=version, port=port, nodes=nodes, data_dir=data_dir)
+    with _errors(), _jar_progress(version) as progress:
+        if foreground:
+            _run_in_foreground(options, progress, json)
+        else:
+            _report(Daemon().start(options, progress), "started", json)
+
+
+@app.command()
+def stop(json: JsonOption = False) -> None:
+    """Stop the broker that 'start' started."""
+    with _errors():
+        _report(Daemon().stop(), "stopped", json)
+
+
+@app.command()
+def status(json: JsonOption = False) -> None:
+    """Tell whether the broker runs, and where. The exit code is 3 if it does not."""
+    with _errors():
+        state = Daemon().status()
+    _report(state, "running", json)
+    if state is None:
+        raise typer.Exit(3)
+
+
+def _run_in_foreground(options: BrokerOptions, progress: OnJar, json: bool) -> None:
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        with Broker.start(
+            options.version,
+            nodes=options.nodes,
+            port=options.port,
+            data_dir=options.data_dir,
+            progress=progress,
+        ) as broker:
+            state = DaemonState(
+                version=broker.version,
+                bootstrap_servers=broker.bootstrap_servers,
+                data_dir=str(broker.data_dir),
+                keep_data=options.data_dir is not None,
+                node_dirs=[str(node.folder) for node in broker.nodes],
+                pids=[node.pid for node in broker.nodes],
+            )
+            _report(state, "running until Ctrl-C", json)
+            threading.Event().wait()
+    except KeyboardInterrupt:
+        return
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _report(state: DaemonState | None, verb: str, json: bool) -> None:
+    if json:
+        print(msgspec.json.encode(_as_json(state, verb)).decode(), flush=True)
+    elif state is None:
+        print("no broker is running", flush=True)
+    else:
+        print(f"Kafka {state.version} {verb}: {state.bootstrap_servers}", flush=True)
+        if verb != "stopped":
+            print(f"data: {state.data_dir}   pids: {', '.join(map(str, state.pids))}", flush=True)
+
+
+def _as_json(state: DaemonState | None, verb: str) -> dict[str, object]:
+    if state is None:
+        return {"running": False}
+    return {"running": verb != "stopped", **msgspec.to_builtins(state)}
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """Turns an error of ours into one message and exit code 1."""
+    try:
+        yield
+    except StreamsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(1) from None
+
+
+@contextmanager
+def _jar_progress(version: str) -> Iterator[OnJar]:
+    """A bar on a terminal, nothing else in a log; it shows only while jars are missing."""
+    console = Console(stderr=True)
+    if not is_locked(version):
+        console.print(f"note: Kafka {version} is not a tested version; its jars are taken unchecked")
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(f"Kafka {version}", total=None)
+
+        def on_jar(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+            if done == total:
+                bar.stop()
+
+        yield on_jar

@@ -1,0 +1,280 @@
+"""How an application runs: one frozen, validated value with Kafka's names in snake_case.
+
+`StreamsConfig(...)` in code; `StreamsConfig.load(...)` from a mapping, a TOML file and the environment, where Kafka's
+dotted names work too. What a guarantee depends on cannot be set to anything else.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self, TypeAlias
+
+import msgspec
+
+from streamlib.errors import ConfigError
+
+ProcessingGuarantee: TypeAlias = Literal["at_least_once", "exactly_once_v2"]
+AutoOffsetReset: TypeAlias = Literal["earliest", "latest", "none"]
+Compression: TypeAlias = Literal["none", "gzip", "snappy", "lz4", "zstd"]
+
+MIB = 1 << 20
+
+FIXED: Mapping[str, tuple[str, str]] = {
+    "isolation_level": ("read_committed", "an aborted transaction must never be processed"),
+    "enable_idempotence": ("true", "a retry must never write a record twice"),
+    "acks": ("all", "an acknowledged record must survive its leader"),
+    "enable_auto_commit": ("false", "offsets are committed with the results"),
+    "max_in_flight_requests_per_connection": ("5", "the broker remembers five batches of a producer"),
+}
+"""What Kafka lets one set and the guarantees rest on: the only value, and why."""
+
+_TOPIC_NAME = re.compile(r"[a-zA-Z0-9._-]+")
+_LONGEST_APPLICATION_ID = 200  # leaves room for `-<store>-changelog` within Kafka's 249 characters
+
+
+class StreamsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How an application runs. Times are in ms, sizes in bytes.
+
+    Args:
+        application_id: the group id, and the prefix of internal topics, transactional ids and the state folder.
+        bootstrap_servers: `host:port`, several with commas.
+        processing_guarantee: `exactly_once_v2` for transactions, `at_least_once` for an idempotent producer only.
+        client_id: how the brokers' logs call us; the application id if not given.
+        group_instance_id: makes a static member (KIP-345), whose restart within the session causes no rebalance.
+        state_dir: the folder for stores; workers of one host share it.
+        commit_interval_ms: the longest that processed records wait for their commit under load.
+        commit_max_bytes: uncommitted outputs and state that make a commit due earlier.
+        auto_offset_reset: where to start without a committed offset.
+        max_task_idle_ms: how long to wait for an empty input while a task's other inputs have records (KIP-353).
+        session_timeout_ms: after how long without a heartbeat a worker's tasks go to others.
+        heartbeat_interval_ms: how often a worker says that it is alive.
+        max_poll_interval_ms: how long a rebalance waits for a member.
+        transaction_timeout_ms: after how long the broker aborts a transaction that its worker left open.
+        request_timeout_ms: after how long a request without an answer counts as lost.
+        delivery_timeout_ms: how long one thing is tried again before the work is redone.
+        retry_backoff_ms: the first pause before trying again.
+        fetch_max_wait_ms: how long the broker may hold a fetch that finds nothing.
+        fetch_max_bytes: the most that one fetch brings.
+        max_partition_fetch_bytes: the most that one fetch brings of one partition.
+        buffered_bytes_per_partition: fetched records that wait to be processed, per partition.
+        buffer_memory: produced records that wait to be acknowledged.
+        batch_size: the size at which a batch of produced records is closed.
+        max_request_size: the largest record, before compression.
+        compression_type: of produced batches.
+        replication_factor: of internal topics; -1 leaves it to the broker.
+        rocksdb_memory_bytes: cache and write buffers of all stores of the process together.
+
+    Raises:
+        ConfigError: a value is out of its range, or contradicts another.
+
+    >>> StreamsConfig(application_id="revenue").processing_guarantee
+    'at_least_once'
+    """
+
+    application_id: str
+    bootstrap_servers: str = "localhost:9092"
+    processing_guarantee: ProcessingGuarantee = "at_least_once"
+    client_id: str | None = None
+    group_instance_id: str | None = None
+    state_dir: str = ""
+    commit_interval_ms: int = 100
+    commit_max_bytes: int = 16 * MIB
+    auto_offset_reset: AutoOffsetReset = "earliest"
+    max_task_idle_ms: int = 0
+    session_timeout_ms: int = 10_000
+    heartbeat_interval_ms: int = 1_000
+    max_poll_interval_ms: int = 300_000
+    transaction_timeout_ms: int = 10_000
+    request_timeout_ms: int = 30_000
+    delivery_timeout_ms: int = 120_000
+    retry_backoff_ms: int = 50
+    fetch_max_wait_ms: int = 500
+    fetch_max_bytes: int = 50 * MIB
+    max_partition_fetch_bytes: int = 1 * MIB
+    buffered_bytes_per_partition: int = 4 * MIB
+    buffer_memory: int = 32 * MIB
+    batch_size: int = MIB // 4
+    max_request_size: int = 1 * MIB
+    compression_type: Compression = "none"
+    replication_factor: int = -1
+    rocksdb_memory_bytes: int = 64 * MIB
+
+    def __post_init__(self) -> None:
+        _check_types(self)
+        for check in (_check_names, _check_ranges, _check_together):
+            check(self)
+
+    @property
+    def state_path(self) -> Path:
+        """The folder for stores, with the default filled in: `$XDG_STATE_HOME/streamlib`."""
+        if self.state_dir:
+            return Path(self.state_dir).expanduser()
+        home = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+        return Path(home).expanduser() / "streamlib"
+
+    @classmethod
+    def load(
+        cls,
+        settings: Mapping[str, Any] | None = None,
+        *,
+        file: str | Path | None = None,
+        env: Mapping[str, str] | None = None,
+        prefix: str = "STREAMLIB_",
+    ) -> Self:
+        """Put a configuration together: `settings` before the environment before the file before the defaults.
+
+        Names may be snake_case or dotted, as in Kafka's own configuration files; values may be text. Variables of the
+        environment are `STREAMLIB_COMMIT_INTERVAL_MS` and the like; unknown ones with the prefix are an error too.
+
+        Raises:
+            ConfigError: an unknown name (the message has the nearest one), a value of the wrong type or out of range,
+                or another value for something the guarantees fix.
+
+        >>> StreamsConfig.load({"application.id": "revenue", "commit.interval.ms": "50"}, env={}).commit_interval_ms
+        50
+        """
+        merged: dict[str, Any] = {}
+        for source in (read_toml(file), read_environment(os.environ if env is None else env, prefix), settings or {}):
+            merged.update(normalise(source))
+        if "application_id" not in merged:
+            raise ConfigError("application_id is missing: it names the group, the internal topics and the state folder")
+        try:
+            return msgspec.convert(merged, cls, strict=False)
+        except msgspec.ValidationError as error:
+            raise ConfigError(_readable(error, merged)) from error
+
+
+def normalise(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings under their own names, without those that are fixed anyway.
+
+    Raises:
+        ConfigError: an unknown name, or another value for something fixed.
+    """
+    found: dict[str, Any] = {}
+    for given, value in settings.items():
+        name = given.replace(".", "_").replace("-", "_").lower()
+        if name in FIXED:
+            _check_fixed(given, name, value)
+        elif name in StreamsConfig.__struct_fields__:
+            found[name] = value
+        else:
+            raise ConfigError(unknown_name(given, name))
+    return found
+
+
+def unknown_name(given: str, name: str) -> str:
+    """What to say about a name that is none."""
+    nearest = difflib.get_close_matches(name, (*StreamsConfig.__struct_fields__, *FIXED), n=1)
+    return f"unknown option {given!r}" + (f": did you mean {nearest[0]!r}?" if nearest else "")
+
+
+def read_environment(env: Mapping[str, str], prefix: str) -> dict[str, str]:
+    """Settings among environment variables. `STREAMLIB_DEBUG` and the like, which are no settings, are left alone."""
+    return {
+        name.removeprefix(prefix).lower(): value
+        for name, value in env.items()
+        if name.startswith(prefix) and name not in (f"{prefix}DEBUG", f"{prefix}LOG_LEVEL")
+    }
+
+
+def read_toml(file: str | Path | None) -> dict[str, Any]:
+    """Settings of a TOML file, at its top level or in a table `[streamlib]`.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
+    if file is None:
+        return {}
+    try:
+        content = tomllib.loads(Path(file).read_text())
+    except OSError as error:
+        raise ConfigError(f"cannot read {file}: {error.strerror}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{file} is not TOML: {error}") from error
+    table: dict[str, Any] = content.get("streamlib", content)
+    return table
+
+
+def _check_fixed(given: str, name: str, value: Any) -> None:
+    only, why = FIXED[name]
+    text = str(value).lower()
+    accepted = {only, "-1"} if name == "acks" else {only}
+    if name == "max_in_flight_requests_per_connection" and text in "12345":
+        return
+    if text not in accepted:
+        raise ConfigError(f"{given} is always {only} here, not {value}: {why}; leave the option out")
+
+
+def _check_types(config: StreamsConfig) -> None:
+    """msgspec checks types when it converts, not when a Struct is made in code."""
+    try:
+        msgspec.convert(msgspec.structs.asdict(config), _Fields)
+    except msgspec.ValidationError as error:
+        raise ConfigError(_readable(error, msgspec.structs.asdict(config))) from error
+
+
+def _check_names(config: StreamsConfig) -> None:
+    if not _TOPIC_NAME.fullmatch(config.application_id) or len(config.application_id) > _LONGEST_APPLICATION_ID:
+        raise ConfigError(
+            f"application_id {config.application_id!r} cannot begin a topic's name: use up to "
+            f"{_LONGEST_APPLICATION_ID} letters, digits, '.', '_' and '-'"
+        )
+    if config.group_instance_id is not None and not _TOPIC_NAME.fullmatch(config.group_instance_id):
+        raise ConfigError(
+            f"group_instance_id {config.group_instance_id!r} is not a name: use letters, digits, '.', '_' and '-'"
+        )
+    if not config.bootstrap_servers.strip():
+        raise ConfigError("bootstrap_servers is empty: give at least one host:port")
+
+
+_LOWEST: Mapping[str, int] = {"max_task_idle_ms": -1, "retry_backoff_ms": 1, "fetch_max_wait_ms": 0}
+
+
+def _check_ranges(config: StreamsConfig) -> None:
+    for name, value in msgspec.structs.asdict(config).items():
+        if not isinstance(value, int) or isinstance(value, bool):
+            continue
+        if name == "replication_factor":
+            if value == 0 or value < -1:
+                raise ConfigError(f"replication_factor has to be at least 1, or -1 (the broker's default), not {value}")
+            continue
+        lowest = _LOWEST.get(name, 1)
+        if value < lowest:
+            raise ConfigError(f"{name} has to be at least {lowest}, not {value}")
+
+
+def _check_together(config: StreamsConfig) -> None:
+    if config.session_timeout_ms <= 2 * config.heartbeat_interval_ms:
+        raise ConfigError(
+            f"session_timeout_ms ({config.session_timeout_ms}) has to be more than twice heartbeat_interval_ms "
+            f"({config.heartbeat_interval_ms}), or one late heartbeat costs the membership"
+        )
+    if config.transaction_timeout_ms <= config.commit_interval_ms:
+        raise ConfigError(
+            f"transaction_timeout_ms ({config.transaction_timeout_ms}) has to be more than commit_interval_ms "
+            f"({config.commit_interval_ms}), or the broker aborts what is about to be committed"
+        )
+    if config.delivery_timeout_ms < config.request_timeout_ms:
+        raise ConfigError(
+            f"delivery_timeout_ms ({config.delivery_timeout_ms}) has to be at least request_timeout_ms "
+            f"({config.request_timeout_ms})"
+        )
+
+
+def _readable(error: msgspec.ValidationError, settings: Mapping[str, Any]) -> str:
+    """msgspec's message with the option's name in front: `Expected `int`, got `str` - at `$.commit_interval_ms``."""
+    problem, _, place = str(error).partition(" - at `$.")
+    name = place.rstrip("`")
+    if not name:
+        return problem
+    return f"{name}: {problem.replace('`', '')} ({settings.get(name)!r})"
+
+
+_Fields: Any = msgspec.defstruct(
+    "_Fields", [(field.name, field.type) for field in msgspec.structs.fields(StreamsConfig)], kw_only=True
+)

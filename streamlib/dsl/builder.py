@@ -1,0 +1,192 @@
+"""Where a topology begins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar, overload
+
+from streamlib.dsl.functions import Hint, user_function
+from streamlib.dsl.graph import Point
+from streamlib.dsl.kstream import KStream
+from streamlib.dsl.ktable import KTable
+from streamlib.errors import TopologyError
+from streamlib.serdes import Serde, serde_for
+from streamlib.topology import operators as op
+from streamlib.topology.builder import TopologyBuilder
+from streamlib.topology.nodes import OffsetReset, SourceNode, StoreSpec, TimestampExtractor
+from streamlib.topology.topology import Topology
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class StreamsBuilder:
+    """Begin with `stream` or `table`, add steps, end with `build`.
+
+    >>> builder = StreamsBuilder()
+    >>> words = builder.stream("lines", key=str, value=str).flat_map_values(str.split)
+    >>> words.group_by(lambda _, word: word, name="by-word").count(store="counts").to_stream().to("word-counts")
+    >>> [len(each.nodes) for each in builder.build().subtopologies()]
+    [5, 4]
+    """
+
+    def __init__(self) -> None:
+        self._builder = TopologyBuilder()
+
+    @overload
+    def stream(
+        self,
+        topics: str | Sequence[str],
+        *,
+        key: type[K] | Serde[K],
+        value: type[V] | Serde[V],
+        timestamp_extractor: TimestampExtractor | None = ...,
+        offset_reset: OffsetReset | None = ...,
+        name: str | None = ...,
+    ) -> KStream[K, V]: ...
+    @overload
+    def stream(
+        self,
+        topics: str | Sequence[str],
+        *,
+        key: Hint = ...,
+        value: type[V] | Serde[V],
+        timestamp_extractor: TimestampExtractor | None = ...,
+        offset_reset: OffsetReset | None = ...,
+        name: str | None = ...,
+    ) -> KStream[Any, V]: ...
+    @overload
+    def stream(
+        self,
+        topics: str | Sequence[str],
+        *,
+        key: Hint = ...,
+        value: Hint = ...,
+        timestamp_extractor: TimestampExtractor | None = ...,
+        offset_reset: OffsetReset | None = ...,
+        name: str | None = ...,
+    ) -> KStream[Any, Any]: ...
+    def stream(
+        self,
+        topics: str | Sequence[str],
+        *,
+        key: Hint = bytes,
+        value: Hint = bytes,
+        timestamp_extractor: TimestampExtractor | None = None,
+        offset_reset: OffsetReset | None = None,
+        name: str | None = None,
+    ) -> KStream[Any, Any]:
+        """Read one or several topics as a stream.
+
+        Args:
+            topics: names of topics that exist.
+            key: the keys' type; None if they are always null.
+            value: the values' type.
+            timestamp_extractor: gives a record its time in ms: f(record, partition time); negative drops it.
+            offset_reset: where to start without a committed offset, if not as the configuration says.
+            name: of the node.
+
+        >>> orders = StreamsBuilder().stream("orders", key=str, value=float)
+        """
+        node = self._builder.name("KSTREAM-SOURCE-", name)
+        return KStream(self._source(node, topics, key, value, timestamp_extractor, offset_reset))
+
+    @overload
+    def table(
+        self,
+        topic: str,
+        *,
+        key: type[K] | Serde[K],
+        value: type[V] | Serde[V],
+        store: str | None = ...,
+        timestamp_extractor: TimestampExtractor | None = ...,
+        offset_reset: OffsetReset | None = ...,
+        name: str | None = ...,
+    ) -> KTable[K, V]: ...
+    @overload
+    def table(
+        self,
+        topic: str,
+        *,
+        key: Hint = ...,
+        value: Hint = ...,
+        store: str | None = ...,
+        timestamp_extractor: TimestampExtractor | None = ...,
+        offset_reset: OffsetReset | None = ...,
+        name: str | None = ...,
+    ) -> KTable[Any, Any]: ...
+    def table(
+        self,
+        topic: str,
+        *,
+        key: Hint = bytes,
+        value: Hint = bytes,
+        store: str | None = None,
+        timestamp_extractor: TimestampExtractor | None = None,
+        offset_reset: OffsetReset | None = None,
+        name: str | None = None,
+    ) -> KTable[Any, Any]:
+        """Read a topic as a table: each record is the new value of its key, None deletes it.
+
+        Args:
+            topic: a topic that exists.
+            key: the keys' type.
+            value: the rows' type.
+            store: keep the rows under this name. Without one they are kept only if something looks them up.
+            timestamp_extractor: gives a record its time in ms.
+            offset_reset: where to start without a committed offset, if not as the configuration says.
+            name: of the nodes.
+
+        >>> users = StreamsBuilder().table("users", key=str, value=str, store="users")
+        """
+        store_name = self._builder.store_name(f"{topic}-", store)
+        node = self._builder.name("KSTREAM-SOURCE-", name)
+        table_node = self._builder.name("KTABLE-SOURCE-", None if name is None else f"{name}-table-source")
+        point = self._source(node, topic, key, value, timestamp_extractor, offset_reset)
+        table: KTable[Any, Any] = KTable.source(point.then(table_node, op.TableSource()), store_name)
+        if store is not None:
+            table.lookup_stores()
+        return table
+
+    def add_state_store(self, store: StoreSpec) -> None:
+        """Add a store for processors to use by name; see `Stores`.
+
+        >>> from streamlib import Stores
+        >>> StreamsBuilder().add_state_store(Stores.key_value_store("seen", key=str, value=int))
+        """
+        self._builder.add_store(store)
+
+    def build(self) -> Topology:
+        """The topology as it stands.
+
+        Raises:
+            TopologyError: it cannot be one.
+        """
+        return self._builder.build()
+
+    def _source(
+        self,
+        node: str,
+        topics: str | Sequence[str],
+        key: Hint,
+        value: Hint,
+        timestamp_extractor: TimestampExtractor | None,
+        offset_reset: OffsetReset | None,
+    ) -> Point:
+        names = (topics,) if isinstance(topics, str) else tuple(topics)
+        if not names or "" in names:
+            raise TopologyError(f"a source needs the names of topics, not {topics!r}")
+        if timestamp_extractor is not None:
+            user_function(timestamp_extractor, "timestamp_extractor")
+        keys, values = serde_for(key), serde_for(value)
+        self._builder.add(
+            SourceNode(
+                name=node,
+                topics=names,
+                key=keys,
+                value=values,
+                timestamp_extractor=timestamp_extractor,
+                offset_reset=offset_reset,
+            )
+        )
+        return Point(self._builder, node, keys, values, frozenset(names))

@@ -1,0 +1,77 @@
+"""A point in the topology under construction, and the steps that lead on from one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from streamlib.serdes import Serde
+from streamlib.topology.builder import TopologyBuilder
+from streamlib.topology.nodes import Partitioner, ProcessorNode, RepartitionTopic, SinkNode, SourceNode
+from streamlib.topology.operators import DropNullKeys, Operator, PassThrough
+
+REPARTITION_SUFFIX = "-repartition"
+
+
+class Point(msgspec.Struct, frozen=True):
+    """A node whose records something can be attached to.
+
+    Attributes:
+        builder: where the topology grows.
+        node: the node's name.
+        key: how keys are written, should they have to be.
+        value: how values are.
+        sources: the topics it all comes from; those of two points that are joined have to be co-partitioned.
+        rekeyed: whether the key may have changed since the last topic, so that a stateful step needs another one.
+    """
+
+    builder: TopologyBuilder
+    node: str
+    key: Serde[Any]
+    value: Serde[Any]
+    sources: frozenset[str]
+    rekeyed: bool = False
+
+    def then(self, name: str, operator: Operator, *stores: str, **changes: Any) -> Point:
+        """Attach a processor; `changes` are what is different after it."""
+        self.builder.add(ProcessorNode(name=name, operator=operator, parents=(self.node,), stores=stores))
+        return msgspec.structs.replace(self, node=name, **changes)
+
+
+class RepartitionOptions(msgspec.Struct, frozen=True):
+    """How to go through an internal topic: its name without the suffix, and what the user said about it."""
+
+    name: str
+    partitions: int | None = None
+    partitioner: Partitioner | None = None
+    keep_null_keys: bool = False  # in front of a left join, which can use them (KIP-962)
+
+
+def repartitioned(point: Point, options: RepartitionOptions) -> Point:
+    """Lead a point through an internal topic; always uses three numbers up (`KStreamImpl.createRepartitionedSource`)."""
+    builder = point.builder
+    sink, drop, source = (builder.name(prefix) for prefix in ("KSTREAM-SINK-", "KSTREAM-FILTER-", "KSTREAM-SOURCE-"))
+    topic = options.name if options.name.endswith(REPARTITION_SUFFIX) else options.name + REPARTITION_SUFFIX
+    if not _generated(options.name):
+        sink, drop, source = f"{topic}-sink", f"{topic}-filter", f"{topic}-source"
+    builder.add_repartition_topic(RepartitionTopic(name=topic, partitions=options.partitions))
+    gate = PassThrough() if options.keep_null_keys else DropNullKeys()
+    builder.add(ProcessorNode(name=drop, operator=gate, parents=(point.node,)))
+    builder.add(
+        SinkNode(
+            name=sink,
+            topic=topic,
+            key=point.key,
+            value=point.value,
+            parents=(drop,),
+            partitioner=options.partitioner,
+        )
+    )
+    builder.add(SourceNode(name=source, topics=(topic,), key=point.key, value=point.value))
+    return msgspec.structs.replace(point, node=source, sources=frozenset({topic}), rekeyed=False)
+
+
+def _generated(name: str) -> bool:
+    """Whether a name was counted up rather than given: `KSTREAM.*-[0-9]{10}`."""
+    return name.startswith("KSTREAM") and len(name) > 11 and name[-11] == "-" and name[-10:].isdigit()

@@ -1,0 +1,555 @@
+"""Streams: records that stand for themselves, and the branches they split into."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+
+import msgspec
+
+from streamlib.dsl.functions import (
+    UNSET,
+    Hint,
+    returns,
+    returns_iterable,
+    returns_pair,
+    returns_pairs,
+    serde_of,
+    user_function,
+)
+from streamlib.dsl.graph import Point, RepartitionOptions, repartitioned
+from streamlib.dsl.processor import Processor
+from streamlib.errors import TopologyError
+from streamlib.topology import operators as op
+from streamlib.topology.nodes import Partitioner, ProcessorNode, SinkNode, StoreSpec, TopicChooser
+
+if TYPE_CHECKING:
+    from streamlib.dsl.grouped import KGroupedStream
+    from streamlib.dsl.ktable import KTable
+
+K = TypeVar("K")
+V = TypeVar("V")
+K2 = TypeVar("K2")
+V2 = TypeVar("V2")
+VR = TypeVar("VR")
+
+
+class KStream(Generic[K, V]):
+    """A stream of records with keys of type `K` and values of type `V`.
+
+    Each method adds a step and returns the stream after it; a stream may be used several times. Types that a step
+    changes are taken from `key=` and `value=`, else from the function's annotations, else they stay.
+
+    >>> from streamlib import StreamsBuilder
+    >>> builder = StreamsBuilder()
+    >>> builder.stream("in", key=str, value=int).filter(lambda key, value: value > 0).to("out")
+    >>> print(builder.build().describe())
+    Topologies:
+       Sub-topology: 0
+        Source: KSTREAM-SOURCE-0000000000 (topics: [in])
+          --> KSTREAM-FILTER-0000000001
+        Processor: KSTREAM-FILTER-0000000001 (stores: [])
+          --> KSTREAM-SINK-0000000002
+          <-- KSTREAM-SOURCE-0000000000
+        Sink: KSTREAM-SINK-0000000002 (topic: out)
+          <-- KSTREAM-FILTER-0000000001
+    <BLANKLINE>
+    <BLANKLINE>
+    """
+
+    def __init__(self, point: Point) -> None:
+        self._point = point
+
+    # -- One record at a time, the key stays -------------------------------------------------------------------------
+
+    def filter(self, predicate: Callable[[K, V], object], *, name: str | None = None) -> KStream[K, V]:
+        """Keep the records that `predicate(key, value)` accepts.
+
+        >>> from streamlib.testing import run_stream
+        >>> run_stream(lambda s: s.filter(lambda key, value: value > 1), [("a", 1), ("a", 2)])
+        [('a', 2)]
+        """
+        operator = op.Filter(user_function(predicate, "filter"))
+        return self._next("KSTREAM-FILTER-", operator, name)
+
+    def filter_not(self, predicate: Callable[[K, V], object], *, name: str | None = None) -> KStream[K, V]:
+        """Keep the records that `predicate(key, value)` refuses.
+
+        >>> from streamlib.testing import run_stream
+        >>> run_stream(lambda s: s.filter_not(lambda key, value: value > 1), [("a", 1), ("a", 2)])
+        [('a', 1)]
+        """
+        operator = op.Filter(user_function(predicate, "filter_not"), negate=True)
+        return self._next("KSTREAM-FILTER-", operator, name)
+
+    @overload
+    def map_values(self, mapper: Callable[[V], VR], *, value: Hint = ..., name: str | None = ...) -> KStream[K, VR]: ...
+    @overload
+    def map_values(
+        self, mapper: Callable[[K, V], VR], *, with_key: bool, value: Hint = ..., name: str | None = ...
+    ) -> KStream[K, VR]: ...
+    def map_values(
+        self, mapper: Callable[..., Any], *, with_key: bool = False, value: Hint = UNSET, name: str | None = None
+    ) -> KStream[K, Any]:
+        """Replace the value by `mapper(value)`, or by `mapper(key, value)` with `with_key=True`.
+
+        >>> from streamlib.testing import run_stream
+        >>> run_stream(lambda s: s.map_values(lambda value: value * 10), [("a", 1)])
+        [('a', 10)]
+        """
+        operator = op.MapValues(user_function(mapper, "map_values"), with_key)
+        serde = serde_of(value, self._point.value, returns(mapper))
+        return self._next("KSTREAM-MAPVALUES-", operator, name, value=serde)
+
+    @overload
+    def flat_map_values(
+        self, mapper: Callable[[V], Iterable[VR]], *, value: Hint = ..., name: str | None = ...
+    ) -> KStream[K, VR]: ...
+    @overload
+    def flat_map_values(
+        self, mapper: Callable[[K, V], Iterable[VR]], *, with_key: bool, value: Hint = ..., name: str | None = ...
+    ) -> KStream[K, VR]: ...
+    def flat_map_values(
+        self, mapper: Callable[..., Any], *, with_key: bool = False, value: Hint = UNSET, name: str | None = None
+    ) -> KStream[K, Any]:
+        """Replace each record by one for each value that `mapper(value)` (or `mapper(key, value)`) gives.
+
+        >>> from streamlib.testing import run_stream
+        >>> run_stream(lambda s: s.flat_map_values(lambda value: range(value)), [("a", 2)])
+        [('a', 0), ('a', 1)]
+        """
+        operator = op.FlatMapValues(user_function(mapper, "flat_map_values"), with_key)
+        serde = serde_of(value, self._point.value, returns_iterable(mapper))
+        return self._next("KSTREAM-FLATMAPVALUES-", operator, name, value=serde)
+
+    def peek(self, action: Callable[[K, V], object], *, name: str | None = None) -> KStream[K, V]:
+        """Call `action(key, value)` for each record, then go on with the record as it is.
+
+        What the action does is repeated when a transaction is.
+
+        >>> from streamlib.testing import run_stream
+        >>> run_stream(lambda s: s.peek(print), [("a", 1)])
+        a 1
+        [('a', 1)]
+        """
+        return self._next("KSTREAM-PEEK-", op.Peek(user_function(action, "peek")), name)
+
+    def foreach(self, action: Callable[[K, V], object], *, name: str | None = None) -> None:
+        """Call `action(key, value)` for each record; nothing comes after it.
+
+        >>> from streamlib.testing import run_stream
+        >>> run_stream(lambda s: (s.foreach(print), s)[1], [("a", 1)])
+        a 1
+        [('a', 1)]
+        """
+        self._next("KSTREAM-FOREACH-", op.Foreach(user_function(action, "foreach")), name)
+
+    # -- The key may change ------------------------------------------------------------------------------------------
+
+    def map(
+        self,
+        mapper: Callable[[K, V], tuple[K2, V2]],
+        *,
+        key: Hint = UNSET,
+        value: Hint = UNSET,
+        name: str | None = None,
+    ) -> KStream[K2, V2]:
+        """Replace key and value by what `mapper(key, value)` returns.
+
+        >>> from streamlib.testing import run_stream
+        >>> run_stream(lambda s: s.map(lambda key, value: (key + "!", value + 1)), [("a", 1)])
+        [('a!', 2)]
+        """
+        operator = op.MapRecords(user_function(mapper, "map"))
+        return self._rekeyed("KSTREAM-MAP-", operator, name, (key, value), returns_pair(mapper))
+
+    def flat_map(
+        self,
+        mapper: Callable[[K, V], Iterable[tuple[K2, V2]]],
+        *,
+        key: Hint = UNSET,
+        value: Hint = UNSET,
+        name: str | None = None,
+    ) -> KStream[K2, V2]:
+        """Replace each record by one for each (key, value) that `mapper(key, value)` gives.
+
+        >>> from streamlib.testing import run_stream
+        >>> run_stream(lambda s: s.flat_map(lambda key, value: [(key, value), ("b", 0)]), [("a", 1)])
+        [('a', 1), ('b', 0)]
+        """
+        operator = op.FlatMap(user_function(mapper, "flat_map"))
+        return self._rekeyed("KSTREAM-FLATMAP-", operator, name, (key, value), returns_pairs(mapper))
+
+    def select_key(
+        self, selector: Callable[[K, V], K2], *, key: Hint = UNSET, name: str | None = None
+    ) -> KStream[K2, V]:
+        """Give each record the key `selector(key, value)`. What needs the key next goes through a repartition topic.
+
+        >>> from streamlib.testing import run_stream
+        >>> run_stream(lambda s: s.select_key(lambda key, value: str(value)), [("a", 1)])
+        [('1', 1)]
+        """
+        operator = op.SelectKey(user_function(selector, "select_key"))
+        return self._rekeyed("KSTREAM-KEY-SELECT-", operator, name, (key, UNSET), (returns(selector), UNSET))
+
+    # -- Several streams ---------------------------------------------------------------------------------------------
+
+    def merge(self, other: KStream[K, V], *, name: str | None = None) -> KStream[K, V]:
+        """This stream's records and the other's, in the order they are processed.
+
+        >>> from streamlib.testing import run_stream
+        >>> run_stream(lambda s: s.merge(s.map_values(lambda value: -value)), [("a", 1)])
+        [('a', 1), ('a', -1)]
+        """
+        mine, others = self._point, other._point
+        node = mine.builder.name("KSTREAM-MERGE-", name)
+        mine.builder.add(ProcessorNode(name=node, operator=op.PassThrough(), parents=(mine.node, others.node)))
+        return KStream(
+            msgspec.structs.replace(
+                mine, node=node, sources=mine.sources | others.sources, rekeyed=mine.rekeyed or others.rekeyed
+            )
+        )
+
+    def split(self, *, name: str | None = None) -> BranchedKStream[K, V]:
+        """Split into branches; each record goes to the first whose predicate accepts it.
+
+        >>> from streamlib import StreamsBuilder
+        >>> stream = StreamsBuilder().stream("in", key=str, value=int)
+        >>> branches = (
+        ...     stream.split(name="by-")
+        ...     .branch(lambda key, value: value > 100, name="big")
+        ...     .default_branch(name="rest")
+        ... )
+        >>> sorted(branches)
+        ['by-big', 'by-rest']
+        """
+        return BranchedKStream(self._point, self._point.builder.name("KSTREAM-BRANCH-", name))
+
+    def repartition(
+        self,
+        *,
+        name: str | None = None,
+        partitions: int | None = None,
+        key: Hint = UNSET,
+        value: Hint = UNSET,
+        partitioner: Partitioner | None = None,
+    ) -> KStream[K, V]:
+        """Lead the records through an internal topic, so that those of one key meet in one task.
+
+        Args:
+            name: the topic is `<application_id>-<name>-repartition`.
+            partitions: as many as the largest input has, if not given.
+            key: the keys' type.
+            value: the values' type.
+            partitioner: chooses the partition: f(topic, key, value, partitions).
+
+        >>> from streamlib import StreamsBuilder
+        >>> builder = StreamsBuilder()
+        >>> builder.stream("in").repartition(name="spread", partitions=8).to("out")
+        >>> builder.build().repartition_topics["spread-repartition"].partitions
+        8
+        """
+        if partitions is not None and partitions < 1:
+            raise TopologyError(f"repartition needs at least one partition, not {partitions}")
+        topic = name if name is not None else self._point.builder.name("KSTREAM-REPARTITION-")
+        return KStream(repartitioned(self._typed(key, value), RepartitionOptions(topic, partitions, partitioner)))
+
+    # -- Groups and tables -------------------------------------------------------------------------------------------
+
+    def group_by_key(self, *, key: Hint = UNSET, value: Hint = UNSET, name: str | None = None) -> KGroupedStream[K, V]:
+        """Group by the key there is. Repartitions only if the key may have changed before.
+
+        >>> from streamlib import StreamsBuilder
+        >>> counts = StreamsBuilder().stream("in", key=str, value=int).group_by_key().count(store="counts")
+        """
+        from streamlib.dsl.grouped import KGroupedStream
+
+        return KGroupedStream(self._typed(key, value), name)
+
+    def group_by(
+        self,
+        selector: Callable[[K, V], K2],
+        *,
+        key: Hint = UNSET,
+        value: Hint = UNSET,
+        name: str | None = None,
+    ) -> KGroupedStream[K2, V]:
+        """Group by `selector(key, value)`, through the repartition topic `<application_id>-<name>-repartition`.
+
+        >>> from streamlib import StreamsBuilder
+        >>> stream = StreamsBuilder().stream("in", key=str, value=str)
+        >>> counts = stream.group_by(lambda key, word: word, name="by-word").count(store="counts")
+        """
+        from streamlib.dsl.grouped import KGroupedStream
+
+        operator = op.SelectKey(user_function(selector, "group_by"))
+        hints = (key, value)
+        stream: KStream[K2, V] = self._rekeyed("KSTREAM-KEY-SELECT-", operator, name, hints, (returns(selector), UNSET))
+        return KGroupedStream(stream._point, name)
+
+    def to_table(
+        self, *, key: Hint = UNSET, value: Hint = UNSET, store: str | None = None, name: str | None = None
+    ) -> KTable[K, V]:
+        """Take each record as the new value of its key; a None value deletes.
+
+        >>> from streamlib import StreamsBuilder
+        >>> latest = StreamsBuilder().stream("in", key=str, value=int).to_table(store="latest")
+        """
+        from streamlib.dsl.ktable import KTable
+
+        point = self._typed(key, value)
+        builder = point.builder
+        node = builder.name("KSTREAM-TOTABLE-", name)
+        store_name = builder.store_name("KSTREAM-TOTABLE-", store)
+        if point.rekeyed:
+            point = repartitioned(point, RepartitionOptions(node))
+        table: KTable[K, V] = KTable.source(point.then(node, op.StreamToTable()), store_name)
+        if store is not None:
+            table.lookup_stores()
+        return table
+
+    @overload
+    def join(
+        self,
+        table: KTable[K, V2],
+        joiner: Callable[[V, V2], VR],
+        *,
+        key: Hint = ...,
+        value: Hint = ...,
+        result: Hint = ...,
+        name: str | None = ...,
+    ) -> KStream[K, VR]: ...
+    @overload
+    def join(
+        self,
+        table: KTable[K, V2],
+        joiner: Callable[[K, V, V2], VR],
+        *,
+        with_key: bool,
+        key: Hint = ...,
+        value: Hint = ...,
+        result: Hint = ...,
+        name: str | None = ...,
+    ) -> KStream[K, VR]: ...
+    def join(
+        self,
+        table: KTable[K, Any],
+        joiner: Callable[..., Any],
+        *,
+        with_key: bool = False,
+        key: Hint = UNSET,
+        value: Hint = UNSET,
+        result: Hint = UNSET,
+        name: str | None = None,
+    ) -> KStream[K, Any]:
+        """Join each record with the table's row of its key: `joiner(left, right)`. Without a row, nothing comes out.
+
+        Args:
+            table: both sides need the same number of partitions.
+            joiner: called with `(key, left, right)` if `with_key`.
+            with_key: whether the joiner gets the key.
+            key: the keys' type, for the repartition topic if one is needed.
+            value: the left values' type, likewise.
+            result: the type of what the joiner returns.
+            name: of the node, and of the repartition topic.
+
+        >>> from streamlib import StreamsBuilder
+        >>> builder = StreamsBuilder()
+        >>> users = builder.table("users", key=str, value=str)
+        >>> orders = builder.stream("orders", key=str, value=int)
+        >>> named = orders.join(users, lambda amount, user: f"{user}: {amount}", result=str)
+        """
+        operator = op.StreamTableJoin(table.node, user_function(joiner, "join"), with_key=with_key)
+        return self._join(table, operator, (key, value, result), name)
+
+    @overload
+    def left_join(
+        self,
+        table: KTable[K, V2],
+        joiner: Callable[[V, V2 | None], VR],
+        *,
+        key: Hint = ...,
+        value: Hint = ...,
+        result: Hint = ...,
+        name: str | None = ...,
+    ) -> KStream[K, VR]: ...
+    @overload
+    def left_join(
+        self,
+        table: KTable[K, V2],
+        joiner: Callable[[K, V, V2 | None], VR],
+        *,
+        with_key: bool,
+        key: Hint = ...,
+        value: Hint = ...,
+        result: Hint = ...,
+        name: str | None = ...,
+    ) -> KStream[K, VR]: ...
+    def left_join(
+        self,
+        table: KTable[K, Any],
+        joiner: Callable[..., Any],
+        *,
+        with_key: bool = False,
+        key: Hint = UNSET,
+        value: Hint = UNSET,
+        result: Hint = UNSET,
+        name: str | None = None,
+    ) -> KStream[K, Any]:
+        """As `join`; a record without a row is joined with None.
+
+        >>> from streamlib import StreamsBuilder
+        >>> builder = StreamsBuilder()
+        >>> users = builder.table("users", key=str, value=str)
+        >>> orders = builder.stream("orders", key=str, value=int)
+        >>> named = orders.left_join(users, lambda amount, user: f"{user or 'nobody'}: {amount}", result=str)
+        """
+        operator = op.StreamTableJoin(table.node, user_function(joiner, "left_join"), left=True, with_key=with_key)
+        return self._join(table, operator, (key, value, result), name)
+
+    # -- Processors and topics ---------------------------------------------------------------------------------------
+
+    def process(
+        self,
+        supplier: Callable[[], Processor[K, V]],
+        *stores: str | StoreSpec,
+        key: Hint = UNSET,
+        value: Hint = UNSET,
+        name: str | None = None,
+    ) -> KStream[Any, Any]:
+        """Give each record to a processor of your own; `supplier()` makes one for each task.
+
+        Args:
+            supplier: a class or function without arguments.
+            stores: the stores it uses: names of added ones, or specs, which are added.
+            key: the type of the keys it forwards.
+            value: the type of the values it forwards.
+            name: of the node.
+
+        >>> from streamlib import Stores, StreamsBuilder
+        >>> class Numbered:
+        ...     def init(self, context):
+        ...         self.context, self.count = context, context.state_store("count")
+        ...     def process(self, record):
+        ...         number = (self.count.get("n") or 0) + 1
+        ...         self.count.put("n", number)
+        ...         self.context.forward(record.with_value(number))
+        >>> builder = StreamsBuilder()
+        >>> count = Stores.key_value_store("count", key=str, value=int)
+        >>> builder.stream("in", key=str, value=str).process(Numbered, count, value=int).to("out")
+        """
+        names = tuple(self._added(store) for store in stores)
+        operator = op.Process(user_function(supplier, "process"))
+        node = self._point.builder.name("KSTREAM-PROCESSOR-", name)
+        point = self._point.then(
+            node,
+            operator,
+            *names,
+            key=serde_of(key, self._point.key),
+            value=serde_of(value, self._point.value),
+            rekeyed=True,
+        )
+        return KStream(point)
+
+    def to(
+        self,
+        topic: str | TopicChooser,
+        *,
+        key: Hint = UNSET,
+        value: Hint = UNSET,
+        partitioner: Partitioner | None = None,
+        name: str | None = None,
+    ) -> None:
+        """Write the records to a topic, or for each to the one that `topic(key, value, context)` chooses.
+
+        >>> from streamlib import StreamsBuilder
+        >>> stream = StreamsBuilder().stream("in", key=str, value=int)
+        >>> stream.to(lambda key, value, context: "even" if value % 2 == 0 else "odd")
+        """
+        if not isinstance(topic, str):
+            user_function(topic, "to")
+        point = self._typed(key, value)
+        node = point.builder.name("KSTREAM-SINK-", name)
+        sink = SinkNode(
+            name=node, topic=topic, key=point.key, value=point.value, parents=(point.node,), partitioner=partitioner
+        )
+        point.builder.add(sink)
+
+    # -- How it is done ----------------------------------------------------------------------------------------------
+
+    def _next(self, prefix: str, operator: op.Operator, name: str | None, **changes: Any) -> KStream[Any, Any]:
+        return KStream(self._point.then(self._point.builder.name(prefix, name), operator, **changes))
+
+    def _rekeyed(
+        self,
+        prefix: str,
+        operator: op.Operator,
+        name: str | None,
+        hints: tuple[Hint, Hint],
+        returned: tuple[Hint, Hint],
+    ) -> KStream[Any, Any]:
+        key = serde_of(hints[0], self._point.key, returned[0])
+        value = serde_of(hints[1], self._point.value, returned[1])
+        return self._next(prefix, operator, name, key=key, value=value, rekeyed=True)
+
+    def _typed(self, key: Hint, value: Hint) -> Point:
+        point = self._point
+        return msgspec.structs.replace(point, key=serde_of(key, point.key), value=serde_of(value, point.value))
+
+    def _added(self, store: str | StoreSpec) -> str:
+        if isinstance(store, str):
+            return store
+        self._point.builder.add_store(store)
+        return store.name
+
+    def _join(
+        self, table: KTable[K, Any], operator: op.StreamTableJoin, hints: tuple[Hint, Hint, Hint], name: str | None
+    ) -> KStream[K, Any]:
+        point = self._typed(hints[0], hints[1])
+        if point.rekeyed:
+            options = RepartitionOptions(name or point.node, keep_null_keys=operator.left)
+            point = repartitioned(point, options)
+        builder = point.builder
+        builder.copartition(point.sources | table.sources)
+        node = builder.name("KSTREAM-LEFTJOIN-" if operator.left else "KSTREAM-JOIN-", name)
+        result = serde_of(hints[2], point.value, returns(operator.joiner))
+        sources = point.sources | table.sources
+        return KStream(point.then(node, operator, *table.lookup_stores(), value=result, sources=sources))
+
+
+class BranchedKStream(Generic[K, V]):
+    """A stream that is being split; finish it with `default_branch` or `no_default_branch`."""
+
+    def __init__(self, point: Point, node: str) -> None:
+        self._point = point
+        self._node = node
+        self._predicates: list[Callable[[K, V], object]] = []
+        self._children: list[str] = []
+        point.builder.add(ProcessorNode(name=node, operator=op.Branch((), ()), parents=(point.node,)))
+
+    def branch(self, predicate: Callable[[K, V], object], *, name: str | None = None) -> BranchedKStream[K, V]:
+        """Add a branch, called the split's name followed by this one (by a number if not given)."""
+        self._predicates.append(user_function(predicate, "branch"))
+        self._children.append(self._child(name, len(self._predicates)))
+        return self
+
+    def default_branch(self, *, name: str | None = None) -> Mapping[str, KStream[K, V]]:
+        """What no predicate accepted is a branch, too. Returns all branches by name."""
+        return self._finish(self._child(name, 0))
+
+    def no_default_branch(self) -> Mapping[str, KStream[K, V]]:
+        """What no predicate accepted is dropped. Returns all branches by name."""
+        return self._finish(None)
+
+    def _child(self, name: str | None, number: int) -> str:
+        child = f"{self._node}-{number}" if name is None else f"{self._node}{name}"
+        self._point.builder.name(child)  # uses a number up
+        self._point.builder.add(ProcessorNode(name=child, operator=op.PassThrough(), parents=(self._node,)))
+        return child
+
+    def _finish(self, default: str | None) -> Mapping[str, KStream[K, V]]:
+        children = tuple(self._children)
+        operator = op.Branch(tuple(self._predicates), children, default)
+        self._point.builder.replace_operator(self._node, operator)
+        names = (*children, default) if default is not None else children
+        return {name: KStream(msgspec.structs.replace(self._point, node=name)) for name in names}

@@ -1,0 +1,280 @@
+"""One input partition of a task: what is buffered, how far it is processed, and its partition time.
+
+    enqueue --> batches --> records of the current batch --> head --> node
+                            ^ position: the next record not processed
+
+The position moves past a record when it is done, past dropped ones too, and past batches without records (control
+markers, aborted data). A record that fails stays in front of it.
+"""
+
+from __future__ import annotations
+
+from base64 import b64decode, b64encode
+from binascii import Error as Base64Error
+from collections import deque
+from collections.abc import Callable
+from itertools import islice
+from struct import Struct
+from typing import Any, NamedTuple, TypeAlias
+
+from streamlib.engine.cursor import NO_TIME, Cursor
+from streamlib.errors import ProcessingError, SerializationError
+from streamlib.records import FetchedBatch, FetchedRecord, Headers, OffsetAndMetadata, TopicPartition
+from streamlib.serdes import Serde
+from streamlib.topology.nodes import TimestampExtractor
+
+NodeFn: TypeAlias = Callable[[Any, Any, int, Headers], None]
+"""A compiled node: f(key, value, timestamp, headers). Tables pass `(new value, old value)` as the value."""
+
+END_OF_TIME = 1 << 63
+"""Later than any timestamp."""
+
+_METADATA = Struct(">bq")
+_METADATA_VERSION = 1
+
+
+class ConsumedRecord(NamedTuple):
+    """A record as a timestamp extractor sees it: decoded, with its place in the topic."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: Any
+    value: Any
+    headers: Headers
+
+
+class CompiledSource(NamedTuple):
+    """Where a partition's records go, and how their bytes become values."""
+
+    node: str
+    forward: NodeFn
+    key: Serde[Any]
+    value: Serde[Any]
+    timestamp_extractor: TimestampExtractor | None
+
+
+class _Head(NamedTuple):
+    """The next record of an input with a timestamp extractor, decoded to learn its time."""
+
+    key: Any
+    value: Any
+    timestamp: int
+
+
+class Input:
+    """The buffer and position of one partition."""
+
+    def __init__(self, partition: TopicPartition, source: CompiledSource, cursor: Cursor, start: OffsetAndMetadata):
+        self.partition = partition
+        self.partition_time = decode_partition_time(start.metadata)
+        self.fetched = start.offset  # where the next batch has to go on
+        self.committed = start.offset
+        self.end_offset: int | None = None  # as last heard from the broker
+        self.idle_deadline_ms: int | None = None
+        self.buffered_bytes = 0
+        self._position = start.offset
+        self._source = source
+        self._cursor = cursor
+        self._waiting: deque[FetchedBatch] = deque()
+        self._current: FetchedBatch | None = None
+        self._records: list[FetchedRecord] = []
+        self._index = 0  # of the head in `_records`
+        self._head: _Head | None = None
+
+    @property
+    def position(self) -> int:
+        """The offset of the next record not processed."""
+        return self._position
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether all that the broker is known to have was fetched. Not before the broker was asked."""
+        return self.end_offset is not None and self.fetched >= self.end_offset
+
+    def offset_to_commit(self) -> OffsetAndMetadata:
+        return OffsetAndMetadata(self._position, encode_partition_time(self.partition_time))
+
+    def enqueue(self, batch: FetchedBatch) -> None:
+        """Append a batch; batches come in offset order."""
+        assert batch.next_offset >= self.fetched, f"{self.partition}: {batch.next_offset} after {self.fetched}"
+        self.fetched = batch.next_offset
+        self.buffered_bytes += batch.size_bytes
+        self._waiting.append(batch)
+        if self._current is None:
+            self._load()
+
+    def head_timestamp(self) -> int | None:
+        """The time of the next record, or None if there is none.
+
+        Raises:
+            SerializationError, ProcessingError: its time depends on its value, which cannot be had.
+        """
+        if self._source.timestamp_extractor is None:
+            return self._records[self._index].timestamp if self._current is not None else None
+        while self._current is not None and self._head is None:
+            self._prepare_head()
+        return None if self._head is None else self._head.timestamp
+
+    def run(self, bound: int, limit: int, expired: Callable[[], bool] | None) -> int:
+        """Process up to `limit` records of the current batch, none later than `bound`; returns how many."""
+        self._cursor.partition = self.partition
+        if self._source.timestamp_extractor is not None:
+            return self._run_head()
+        return self._run_batch(bound, limit, expired)
+
+    def _run_batch(self, bound: int, limit: int, expired: Callable[[], bool] | None) -> int:
+        """The hot loop."""
+        cursor, source = self._cursor, self._source
+        forward, decode_key, decode_value = source.forward, source.key.decode, source.value.decode
+        partition_time = self.partition_time
+        start = index = self._index
+        try:
+            for record in islice(self._records, start, start + limit):
+                timestamp = record.timestamp
+                if timestamp > bound:
+                    break
+                cursor.record = record
+                if timestamp < 0:
+                    raise self._invalid_timestamp(record)
+                try:
+                    key = record.key
+                    if key is not None:
+                        key = decode_key(key)
+                    value = record.value
+                    if value is not None:
+                        value = decode_value(value)
+                except Exception as error:
+                    raise self._undecodable(record, error) from error
+                if timestamp > partition_time:
+                    partition_time = timestamp
+                    if timestamp > cursor.stream_time:
+                        cursor.stream_time = timestamp
+                forward(key, value, timestamp, record.headers)
+                index += 1
+                if expired is not None and expired():
+                    break
+        finally:
+            self.partition_time = partition_time
+            cursor.records_in += index - start
+            self._advance_to(index)
+        return index - start
+
+    def _run_head(self) -> int:
+        """One record, decoded when it became the head."""
+        head = self._head
+        assert head is not None, "run without a head"
+        record = self._cursor.record = self._records[self._index]
+        self.partition_time = max(self.partition_time, head.timestamp)
+        self._cursor.stream_time = max(self._cursor.stream_time, head.timestamp)
+        self._source.forward(head.key, head.value, head.timestamp, record.headers)
+        self._cursor.records_in += 1
+        self._advance_to(self._index + 1)
+        return 1
+
+    def _prepare_head(self) -> None:
+        """Decode the next record and extract its time; a negative time drops it (`RecordQueue.updateHead`)."""
+        record = self._records[self._index]
+        self._cursor.partition, self._cursor.record = self.partition, record
+        try:
+            key = None if record.key is None else self._source.key.decode(record.key)
+            value = None if record.value is None else self._source.value.decode(record.value)
+        except Exception as error:
+            raise self._undecodable(record, error) from error
+        timestamp = self._extract(record, key, value)
+        if timestamp >= 0:
+            self._head = _Head(key, value, timestamp)
+            return
+        self._cursor.dropped += 1
+        self._cursor.records_in += 1
+        self._advance_to(self._index + 1)
+
+    def _extract(self, record: FetchedRecord, key: Any, value: Any) -> int:
+        extractor = self._source.timestamp_extractor
+        assert extractor is not None
+        consumed = ConsumedRecord(*self.partition, record.offset, record.timestamp, key, value, record.headers)
+        try:
+            return extractor(consumed, self.partition_time)
+        except Exception as error:
+            raise ProcessingError(
+                f"source {self._source.node}: the timestamp extractor raised {error!r}",
+                node=self._source.node,
+            ) from error
+
+    def _advance_to(self, index: int) -> None:
+        """Everything before `index` in the current batch is done."""
+        if index == self._index:
+            return
+        self._head = None
+        self._index = index
+        if index < len(self._records):
+            self._position = self._records[index].offset
+            return
+        self._finish_current()
+        self._load()
+
+    def _load(self) -> None:
+        """Make the next batch with records the current one; pass those without."""
+        while self._waiting:
+            batch = self._current = self._waiting.popleft()
+            self._records = [record for record in batch.records() if record.offset >= self._position]
+            self._index = 0
+            if self._records:
+                return
+            self._finish_current()
+
+    def _finish_current(self) -> None:
+        batch = self._current
+        assert batch is not None, "no batch to finish"
+        assert batch.next_offset >= self._position, "a position never goes back"
+        self._position = batch.next_offset
+        self.buffered_bytes -= batch.size_bytes
+        self._current = None
+        self._records = []
+        self._index = 0
+
+    def _invalid_timestamp(self, record: FetchedRecord) -> SerializationError:
+        return SerializationError(
+            f"{self.partition}, offset {record.offset}: the record has no valid timestamp ({record.timestamp}): "
+            "write it with a producer that sets one, or give the source a timestamp_extractor",
+            topic=self.partition.topic,
+            partition=self.partition.partition,
+            offset=record.offset,
+            node=self._source.node,
+        )
+
+    def _undecodable(self, record: FetchedRecord, error: Exception) -> SerializationError:
+        return SerializationError(
+            f"{self.partition}, offset {record.offset}: the record cannot be decoded: {error!s}; source "
+            f"{self._source.node} reads keys as {self._source.key.name} and values as {self._source.value.name}: "
+            "give the stream the types the topic holds",
+            topic=self.partition.topic,
+            partition=self.partition.partition,
+            offset=record.offset,
+            node=self._source.node,
+        )
+
+
+def encode_partition_time(partition_time: int) -> str:
+    """Partition time as the text of a committed offset (Kafka Streams' `TopicPartitionMetadata`, version 1).
+
+    >>> decode_partition_time(encode_partition_time(1700000000000))
+    1700000000000
+    """
+    return b64encode(_METADATA.pack(_METADATA_VERSION, partition_time)).decode("ascii")
+
+
+def decode_partition_time(metadata: str) -> int:
+    """Partition time out of the text of a committed offset; unknown if it is not ours or Kafka Streams'.
+
+    Version 2 (KIP-1035's processor metadata) begins like version 1.
+    """
+    try:
+        raw = b64decode(metadata, validate=True)
+    except (Base64Error, ValueError):
+        return NO_TIME
+    if len(raw) < _METADATA.size or raw[0] not in (1, 2):
+        return NO_TIME
+    partition_time: int = _METADATA.unpack_from(raw)[1]
+    return partition_time

@@ -1,0 +1,177 @@
+"""Sinks: encode a record, choose its partition, put it into the outbox.
+
+The default partition is murmur2 of the key's bytes, so that a key lands where any other Kafka client puts it. Records
+without a key go to one partition for a while, then to the next (KIP-480's sticky partitions, without chance in it).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from streamlib.engine.inputs import NodeFn
+from streamlib.engine.operators.site import Work, short, user_error
+from streamlib.engine.outbox import Place
+from streamlib.errors import ProcessingError, SerializationError
+from streamlib.partitioning import KeyPartitioner
+from streamlib.records import Headers, OutRecord
+from streamlib.topology.nodes import SinkNode
+
+STICKY_RECORDS = 100
+"""So many records without a key in a row share a partition, and so a batch."""
+
+
+def compile_sink(node: SinkNode, topic: str | None, work: Work) -> NodeFn:
+    """`topic` is the full name; None if it is chosen per record."""
+    if topic is None or not work.outbox.knows(topic):
+        return _topic_per_record(node, work, _topic_chooser(node, topic, work))
+    if node.partitioner is not None:
+        return _placed(node, placer(node, topic, work))
+    if len(work.outbox.slots(topic)) == 1:
+        return _single_partition(node, topic, work)
+    return _partitioned_by_key(node, topic, work)
+
+
+def _single_partition(node: SinkNode, topic: str, work: Work) -> NodeFn:
+    slots = work.outbox.slots(topic)
+    encode_key, encode_value = node.key.encode, node.value.encode
+
+    def sink(key: Any, value: Any, timestamp: int, headers: Headers) -> None:
+        try:
+            raw_key = None if key is None else encode_key(key)
+            raw_value = None if value is None else encode_value(value)
+        except Exception as error:
+            raise _unencodable(node, topic, key, value, error) from error
+        slots[0].append((raw_key, raw_value, timestamp, headers))
+
+    return sink
+
+
+def _partitioned_by_key(node: SinkNode, topic: str, work: Work) -> NodeFn:
+    slots = work.outbox.slots(topic)
+    encode_key, encode_value = node.key.encode, node.value.encode
+    partition_of = KeyPartitioner(len(slots))
+    next_without_key = _sticky(len(slots), work.facts.task_id.partition)
+
+    def sink(key: Any, value: Any, timestamp: int, headers: Headers) -> None:
+        try:
+            raw_key = None if key is None else encode_key(key)
+            raw_value = None if value is None else encode_value(value)
+        except Exception as error:
+            raise _unencodable(node, topic, key, value, error) from error
+        partition = next_without_key() if raw_key is None else partition_of(raw_key)
+        slots[partition].append((raw_key, raw_value, timestamp, headers))
+
+    return sink
+
+
+def _placed(node: SinkNode, place: Place) -> NodeFn:
+    encode = _encoder(node)
+
+    def sink(key: Any, value: Any, timestamp: int, headers: Headers) -> None:
+        place(key, value, encode(key, value, timestamp, headers))
+
+    return sink
+
+
+def _topic_chooser(node: SinkNode, topic: str | None, work: Work) -> Callable[[Any, Any, int], str]:
+    """f(key, value, timestamp) -> full topic name."""
+    if topic is not None:
+        return lambda key, value, timestamp: topic
+    choose, cursor = node.topic, work.cursor
+    assert not isinstance(choose, str), "a topic by name has a full name"
+
+    def chosen(key: Any, value: Any, timestamp: int) -> str:
+        try:
+            return choose(key, value, cursor.context(timestamp))
+        except Exception as error:
+            raise user_error(node.name, key, error) from error
+
+    return chosen
+
+
+def _topic_per_record(node: SinkNode, work: Work, choose: Callable[[Any, Any, int], str]) -> NodeFn:
+    """The topic is the user's choice, or its partitions are not known yet: then records wait, in order."""
+    outbox, encode = work.outbox, _encoder(node)
+    places: dict[str, Place] = {}
+
+    def place_for(topic: str) -> Place:
+        if topic not in places:
+            places[topic] = placer(node, topic, work)
+        return places[topic]
+
+    def sink(key: Any, value: Any, timestamp: int, headers: Headers) -> None:
+        topic = choose(key, value, timestamp)
+        record = encode(key, value, timestamp, headers)
+        if outbox.knows(topic):
+            place_for(topic)(key, value, record)
+        else:
+            outbox.hold(topic, key, value, record, place_for)
+
+    return sink
+
+
+def placer(node: SinkNode, topic: str, work: Work) -> Place:
+    """Puts encoded records into the partitions of one topic."""
+    slots = work.outbox.slots(topic)
+    count, partitioner = len(slots), node.partitioner
+    partition_of = KeyPartitioner(count)
+    next_without_key = _sticky(count, work.facts.task_id.partition)
+
+    def by_key(key: Any, value: Any, record: OutRecord) -> None:
+        raw_key = record[0]
+        slots[next_without_key() if raw_key is None else partition_of(raw_key)].append(record)
+
+    def by_user(key: Any, value: Any, record: OutRecord) -> None:
+        assert partitioner is not None
+        try:
+            partition = partitioner(topic, key, value, count)
+        except Exception as error:
+            raise user_error(node.name, key, error) from error
+        if not 0 <= partition < count:
+            raise ProcessingError(
+                f"node {node.name}: the partitioner chose partition {partition!r} of {topic}, which has {count} "
+                f"(key {short(key)})",
+                node=node.name,
+            )
+        slots[partition].append(record)
+
+    return by_key if partitioner is None else by_user
+
+
+def _sticky(count: int, first: int) -> Callable[[], int]:
+    """Partitions for records without a key: the same for a while, then the next."""
+    placed = first * STICKY_RECORDS
+
+    def choose() -> int:
+        nonlocal placed
+        partition = placed // STICKY_RECORDS % count
+        placed += 1
+        return partition
+
+    return choose
+
+
+def _encoder(node: SinkNode) -> Callable[[Any, Any, int, Headers], OutRecord]:
+    encode_key, encode_value = node.key.encode, node.value.encode
+    topic = node.topic if isinstance(node.topic, str) else "its topic"
+
+    def encode(key: Any, value: Any, timestamp: int, headers: Headers) -> OutRecord:
+        try:
+            raw_key = None if key is None else encode_key(key)
+            raw_value = None if value is None else encode_value(value)
+        except Exception as error:
+            raise _unencodable(node, topic, key, value, error) from error
+        return raw_key, raw_value, timestamp, headers
+
+    return encode
+
+
+def _unencodable(node: SinkNode, topic: str, key: object, value: object, error: Exception) -> SerializationError:
+    return SerializationError(
+        f"node {node.name} cannot write the record with key {short(key)} ({type(key).__name__}) and value "
+        f"{short(value)} ({type(value).__name__}) to {topic}: {error}; it writes keys as {node.key.name} and values as "
+        f"{node.value.name}: give the sink the types it gets, .to(topic, key=..., value=...)",
+        topic=topic,
+        node=node.name,
+    )

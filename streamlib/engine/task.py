@@ -1,0 +1,435 @@
+"""A task: one partition's share of a subtopology, as a value machine.
+
+    batches --enqueue--> inputs --process--> compiled nodes --> outbox  --take_outputs-->      to topics
+                                                            --> overlays --changelog_records--> to changelogs
+
+    created --start--> running --changelog_records--> committing --commit--> running
+       ^  restore         |                               |
+       +---- rollback ----+-------------------------------+              any --close--> closed
+
+A commit comes in two halves, as in Kafka Streams' `Task`: `changelog_records` and `offsets` are what the transaction
+has to contain; `commit` is told that it is committed, and only then are the stores written. In between nothing may be
+processed: it would reach the stores without having been in the transaction. After an error the only way is `rollback`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from enum import Enum
+
+from streamlib.engine.compile import Compiler, table_getter
+from streamlib.engine.context import OpenProcessor, TaskFacts
+from streamlib.engine.cursor import NO_TIME, Cursor
+from streamlib.engine.inputs import END_OF_TIME, CompiledSource, Input
+from streamlib.engine.operators.site import OpenStore, ValueGetter, Work
+from streamlib.engine.operators.table import value_getter
+from streamlib.engine.outbox import Outbox
+from streamlib.engine.plan import Plan
+from streamlib.errors import ProcessingError, StateStoreError, StreamsError
+from streamlib.records import FetchedBatch, OffsetAndMetadata, OutRecord, TaskId, TopicPartition
+from streamlib.state.backend import Backend
+from streamlib.state.overlay import DEFAULT_MAX_VALUE_BYTES, Overlay
+from streamlib.state.stores import changelog_records, row_of_changelog_record
+
+log = logging.getLogger(__name__)
+
+NEVER_WAIT = -1
+"""`max_task_idle_ms` that turns waiting for empty inputs off."""
+
+
+class Phase(Enum):
+    """Where a task is in its life; see the module."""
+
+    CREATED = "created"
+    RUNNING = "running"
+    COMMITTING = "committing"
+    FAILED = "failed"
+    CLOSED = "closed"
+
+
+class Task:
+    """See the module.
+
+    Args:
+        plan: the application's plan.
+        task_id: which of its tasks this is.
+        backend: the committed bytes of its stores; the task closes it.
+        now_ms: the wall clock.
+        max_task_idle_ms: how long to wait for an empty input while others have records (KIP-353, KIP-695): 0 waits
+            only for partitions known to have more, -1 never waits.
+        max_value_bytes: the largest row a store takes.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        task_id: TaskId,
+        backend: Backend,
+        *,
+        now_ms: Callable[[], int],
+        max_task_idle_ms: int = 0,
+        max_value_bytes: int = DEFAULT_MAX_VALUE_BYTES,
+    ) -> None:
+        self.id = task_id
+        self.inputs = plan.inputs(task_id)
+        self.changelogs = plan.changelogs(task_id)
+        self.backend = backend
+        self.records_restored = 0
+        self._plan = plan
+        self._now_ms = now_ms
+        self._max_task_idle_ms = max_task_idle_ms
+        self._phase = Phase.CREATED
+        self._stores = {
+            spec.name: OpenStore(spec, Overlay(spec.name, backend, max_value_bytes)) for spec in plan.stores(task_id)
+        }
+        self._changelog_of = {store: partition for partition, store in self.changelogs.items()}
+        self._store_positions = backend.positions()
+        self._learnt_partitions: dict[str, int] = {}
+        # What `start` makes anew:
+        self._cursor = Cursor()
+        self._outbox = Outbox({})
+        self._processors: list[OpenProcessor] = []
+        self._queues: dict[TopicPartition, Input] = {}
+        self._offered: dict[TopicPartition, OffsetAndMetadata] = {}  # by the last call of `offsets`
+
+    # -- Before it runs ----------------------------------------------------------------------------------------------
+
+    def restore(self, batch: FetchedBatch) -> int:
+        """Write a batch of committed changelog records to its store, with the new position; returns how many."""
+        assert self._phase is Phase.CREATED, f"task {self.id}: restore while {self._phase.value}"
+        store = self._stores[self.changelogs[batch.partition]]
+        name, overlay = store.spec.name, store.overlay
+        overlay.assert_empty()
+        position = self._store_positions.get(name, 0)
+        assert batch.next_offset >= position, f"{batch.partition}: restore goes back to {batch.next_offset}"
+        records = [record for record in batch.records() if record.offset >= position]
+        rows: dict[bytes, bytes | None] = {}
+        for record in records:
+            if record.key is None:
+                raise StateStoreError(f"{batch.partition}, offset {record.offset}: a changelog record without a key")
+            rows[record.key] = row_of_changelog_record(store.spec, record.value, record.timestamp)
+        self.backend.write({name: rows}, {name: batch.next_offset})
+        self._store_positions[name] = batch.next_offset
+        self.records_restored += len(records)
+        return len(records)
+
+    def restore_positions(self) -> dict[TopicPartition, int | None]:
+        """For each changelog partition, the offset its store is complete up to; None if nothing is stored."""
+        self._store_positions = self.backend.positions()
+        return {partition: self._store_positions.get(store) for partition, store in self.changelogs.items()}
+
+    def start(self, committed: Mapping[TopicPartition, OffsetAndMetadata], reset: Mapping[TopicPartition, int]) -> None:
+        """Begin to process: from the committed offset of each input, or from `reset` where there is none.
+
+        Raises:
+            ProcessingError: a processor's `init` raised.
+            TopologyError: the topology cannot be compiled.
+        """
+        assert self._phase is Phase.CREATED, f"task {self.id}: start while {self._phase.value}"
+        self._assert_stores_empty()
+        self._cursor = Cursor()
+        self._outbox = Outbox({**self._plan.partition_counts, **self._learnt_partitions})
+        self._processors = []
+        sources = self._compile()
+        self._queues = {
+            partition: Input(
+                partition,
+                sources[partition.topic],
+                self._cursor,
+                committed.get(partition) or OffsetAndMetadata(reset[partition]),
+            )
+            for partition in self.inputs
+        }
+        self._cursor.stream_time = max((each.partition_time for each in self._queues.values()), default=NO_TIME)
+        self._phase = Phase.FAILED  # unless all of them come up
+        for processor in self._processors:
+            processor.init()
+        self._phase = Phase.RUNNING
+
+    def _compile(self) -> dict[str, CompiledSource]:
+        nodes = self._plan.nodes(self.id)
+
+        def stored(store: str) -> ValueGetter:
+            return value_getter(self._stores[store])
+
+        work = Work(
+            self._cursor,
+            self._outbox,
+            self._stores,
+            lambda table: table_getter(nodes, stored, table),
+            TaskFacts(self._plan.application_id, self.id, self._now_ms),
+            self._processors,
+        )
+        sources = Compiler(nodes, self._plan.full_name, work).compile()
+        self._processors.reverse()  # nodes are compiled from the last to the first
+        return sources
+
+    # -- Records in --------------------------------------------------------------------------------------------------
+
+    def enqueue(self, batch: FetchedBatch) -> None:
+        """Take a batch of one of the inputs; batches of a partition come in offset order."""
+        queue = self._queues[batch.partition]
+        queue.enqueue(batch)
+        queue.idle_deadline_ms = None
+
+    def learn_end_offsets(self, end_offsets: Mapping[TopicPartition, int]) -> None:
+        """What the broker is known to have of each input, for the decision whether an empty one is waited for."""
+        for partition, end_offset in end_offsets.items():
+            if queue := self._queues.get(partition):
+                queue.end_offset = end_offset
+
+    def ready(self, now_ms: int) -> bool:
+        """Whether `process` would find a record to process."""
+        if self._phase is not Phase.RUNNING:
+            return False
+        try:
+            return self._next(now_ms) is not None
+        except StreamsError:
+            return True  # the time of a record cannot be had; `process` says why
+
+    def process(self, max_records: int, expired: Callable[[], bool] | None = None) -> int:
+        """Process up to `max_records`, always from the input whose next record is the oldest; returns how many.
+
+        Each goes through all nodes before the next. `expired` is asked after each record and ends the slice.
+
+        Raises:
+            SerializationError: a record cannot be decoded, or a result cannot be encoded.
+            ProcessingError: a user function raised.
+            After an error the task can only be rolled back; the record stays unprocessed.
+        """
+        assert self._phase is Phase.RUNNING, f"task {self.id}: process while {self._phase.value}"
+        done = 0
+        try:
+            while done < max_records and (chosen := self._next(None)) is not None:
+                queue, bound = chosen
+                done += queue.run(bound, max_records - done, expired)
+                if expired is not None and expired():
+                    break
+        except BaseException as error:
+            self._phase = Phase.FAILED
+            if isinstance(error, StreamsError):
+                self._locate(error)
+            raise
+        return done
+
+    def _next(self, now_ms: int | None) -> tuple[Input, int] | None:
+        """The input to process from, and the timestamp up to which it stays the one; None if there is nothing to do
+        or something to wait for (`PartitionGroup.readyToProcess`)."""
+        best: Input | None = None
+        earliest = bound = END_OF_TIME
+        empty = False
+        for queue in self._queues.values():
+            timestamp = queue.head_timestamp()
+            if timestamp is None:
+                empty = True
+            elif timestamp < earliest:
+                # With equal times the input that comes first goes first, so that slices do not change the order.
+                bound = END_OF_TIME if best is None else earliest - 1
+                best, earliest = queue, timestamp
+            elif timestamp < bound:
+                bound = timestamp
+        if best is None or (empty and self._has_to_wait(now_ms)):
+            return None
+        return best, bound
+
+    def _has_to_wait(self, now_ms: int | None) -> bool:
+        """Whether an empty input may still bring an older record than those at hand."""
+        if self._max_task_idle_ms == NEVER_WAIT:
+            return False
+        now = None
+        waiting = False
+        for queue in self._queues.values():
+            if queue.buffered_bytes or queue.head_timestamp() is not None:
+                continue
+            if not queue.caught_up:
+                queue.idle_deadline_ms = None
+                waiting = True
+            elif self._max_task_idle_ms > 0:
+                if now is None:
+                    now = self._now_ms() if now_ms is None else now_ms
+                if queue.idle_deadline_ms is None:
+                    queue.idle_deadline_ms = now + self._max_task_idle_ms
+                waiting = waiting or now < queue.idle_deadline_ms
+        return waiting
+
+    def _locate(self, error: StreamsError) -> None:
+        """Add the place of the record in process to an error that does not name one."""
+        partition, record = self._cursor.partition, self._cursor.record
+        if partition is None or record is None or getattr(error, "offset", None) is not None:
+            return
+        error.args = (f"{error} [while processing {partition}, offset {record.offset}]",)
+        if isinstance(error, ProcessingError):
+            error.topic, error.partition, error.offset = *partition, record.offset
+
+    @property
+    def head_timestamp(self) -> int | None:
+        """The time of the oldest record that waits; None if none does."""
+        heads = [queue.head_timestamp() for queue in self._queues.values()]
+        return min((head for head in heads if head is not None), default=None)
+
+    @property
+    def buffered_bytes(self) -> int:
+        """What waits to be processed."""
+        return sum(queue.buffered_bytes for queue in self._queues.values())
+
+    def buffered_bytes_of(self, partition: TopicPartition) -> int:
+        """What waits of one input."""
+        return self._queues[partition].buffered_bytes
+
+    # -- Results out -------------------------------------------------------------------------------------------------
+
+    def take_outputs(self) -> dict[TopicPartition, list[OutRecord]]:
+        """The records written to topics since the last call."""
+        return self._outbox.take()
+
+    def missing_topics(self) -> set[str]:
+        """Topics that records wait for: chosen per record, and their partitions are not known yet."""
+        return self._outbox.missing_topics
+
+    def learn_partitions(self, partition_counts: Mapping[str, int]) -> None:
+        """How many partitions topics have; records that waited for them are placed, in order."""
+        self._learnt_partitions.update(partition_counts)
+        self._outbox.learn(partition_counts)
+
+    def changelog_records(self) -> dict[TopicPartition, list[OutRecord]]:
+        """The first half of a commit: the stores' changes, one record for each key that changed."""
+        assert self._phase in (Phase.RUNNING, Phase.COMMITTING), f"task {self.id}: commit while {self._phase.value}"
+        assert self._outbox.empty, f"task {self.id}: outputs have to be taken before a commit"
+        self._phase = Phase.COMMITTING
+        return {
+            partition: changelog_records(self._stores[store].spec, self._stores[store].overlay)
+            for partition, store in self.changelogs.items()
+            if self._stores[store].overlay.changes
+        }
+
+    def positions(self) -> dict[TopicPartition, int]:
+        """The offset of the next record to process, for each input."""
+        return {partition: queue.position for partition, queue in self._queues.items()}
+
+    def offsets(self) -> dict[TopicPartition, OffsetAndMetadata]:
+        """Positions that moved since the last commit, past dropped records and control markers too."""
+        assert self._phase is not Phase.FAILED, f"task {self.id}: a failed task commits nothing"
+        self._offered = {
+            partition: queue.offset_to_commit()
+            for partition, queue in self._queues.items()
+            if queue.position != queue.committed
+        }
+        return dict(self._offered)
+
+    def commit(self, positions: Mapping[TopicPartition, int]) -> None:
+        """The second half: the transaction is committed. The stores are written, with the positions of their
+        changelogs, in one atomic write.
+
+        Args:
+            positions: for each changelog partition that was written, the offset after its last record.
+        """
+        assert self._phase is Phase.COMMITTING, f"task {self.id}: commit without changelog_records"
+        changes = {name: store.overlay.changes for name, store in self._stores.items() if store.overlay.changes}
+        ends = {self.changelogs[partition]: offset for partition, offset in positions.items()}
+        for name in changes:
+            assert name in ends or name not in self._changelog_of, f"store {name} changed, its changelog did not"
+        for name, end in ends.items():
+            assert end >= self._store_positions.get(name, 0), f"the changelog position of {name} goes back to {end}"
+        if changes or ends:
+            self.backend.write(changes, ends)
+        self._store_positions.update(ends)
+        for store in self._stores.values():
+            store.overlay.clear()
+        for partition, offered in self._offered.items():
+            self._queues[partition].committed = offered.offset
+        self._offered = {}
+        self._phase = Phase.RUNNING
+
+    @property
+    def uncommitted_bytes(self) -> int:
+        """What the overlays and the outbox weigh."""
+        return sum(store.overlay.size_bytes for store in self._stores.values()) + self._outbox.size_bytes
+
+    @property
+    def dirty(self) -> bool:
+        """Whether a commit would have something to say."""
+        return (
+            any(queue.position != queue.committed for queue in self._queues.values())
+            or any(store.overlay.changes for store in self._stores.values())
+            or not self._outbox.empty
+        )
+
+    # -- Ways back ---------------------------------------------------------------------------------------------------
+
+    def rollback(self) -> None:
+        """Drop everything uncommitted and everything buffered. The task has to be started again."""
+        assert self._phase is not Phase.CLOSED, f"task {self.id}: rollback after close"
+        for store in self._stores.values():
+            store.overlay.clear()
+        self._outbox = Outbox({})
+        self._queues = {}
+        self._offered = {}
+        self._phase = Phase.CREATED
+        processors, self._processors = self._processors, []
+        try:
+            _close_all(processors)
+        except ProcessingError:
+            # The roll-back has a cause of its own, which must not be replaced.
+            log.exception("task %s: closing a processor for a roll-back", self.id)
+
+    def close(self) -> None:
+        """Close the processors, then the stores; uncommitted work is dropped.
+
+        Raises:
+            ProcessingError: a processor's `close` raised; everything is closed all the same.
+        """
+        if self._phase is Phase.CLOSED:
+            return
+        self._phase = Phase.CLOSED
+        processors, self._processors = self._processors, []
+        try:
+            _close_all(processors)
+        finally:
+            self._queues = {}
+            self._outbox = Outbox({})
+            for store in self._stores.values():
+                store.overlay.clear()
+            self.backend.close()
+
+    def _assert_stores_empty(self) -> None:
+        for store in self._stores.values():
+            store.overlay.assert_empty()
+
+    # -- Counters ----------------------------------------------------------------------------------------------------
+
+    @property
+    def records_in(self) -> int:
+        """Records processed since the start, dropped ones included."""
+        return self._cursor.records_in
+
+    @property
+    def records_out(self) -> int:
+        """Records taken from the outbox since the start."""
+        return self._outbox.records_out
+
+    @property
+    def dropped(self) -> int:
+        """Records dropped by a rule: null keys, null values, negative timestamps."""
+        return self._cursor.dropped
+
+    @property
+    def stream_time(self) -> int:
+        """The highest timestamp taken in so far, before restarts too; -1 before the first."""
+        return self._cursor.stream_time
+
+    def store(self, name: str) -> OpenStore:
+        """A store with its uncommitted changes, for a test driver to look into."""
+        return self._stores[name]
+
+
+def _close_all(processors: Iterable[OpenProcessor]) -> None:
+    """Close each, whatever the others raise; then raise the first error."""
+    first: ProcessingError | None = None
+    for processor in processors:
+        try:
+            processor.close()
+        except ProcessingError as error:
+            first = first or error
+    if first is not None:
+        raise first

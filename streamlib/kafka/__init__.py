@@ -1,0 +1,1 @@
+"""The ports of the runtime on a real Kafka cluster. Only this package imports aiokafka."""

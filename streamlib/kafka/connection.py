@@ -1,0 +1,80 @@
+"""One connection to a cluster, and the ports of a worker made from it."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from streamlib.config import StreamsConfig
+from streamlib.kafka.admin import KafkaAdmin
+from streamlib.kafka.client import ClientSettings, KafkaClient
+from streamlib.kafka.fetcher import FetcherSettings, KafkaFetcher
+from streamlib.kafka.group import KafkaGroup
+from streamlib.kafka.producer import KafkaProducer, ProducerSettings
+from streamlib.runtime.assignor import PROTOCOL
+
+
+class Connection:
+    """Makes ports that share one client: its metadata, its coordinators, its connections."""
+
+    def __init__(self, config: StreamsConfig, client: KafkaClient) -> None:
+        self._config = config
+        self.client = client
+
+    @classmethod
+    async def open(cls, config: StreamsConfig) -> Self:
+        """Connect and check that the brokers are new enough.
+
+        Raises:
+            ConnectionFailedError: nobody answers at `bootstrap_servers`.
+            UnsupportedBrokerError: the brokers are older than 2.5.
+        """
+        settings = ClientSettings(
+            bootstrap_servers=config.bootstrap_servers,
+            client_id=config.client_id or config.application_id,
+            request_timeout_ms=config.request_timeout_ms,
+            retry_backoff_ms=config.retry_backoff_ms,
+            delivery_timeout_ms=config.delivery_timeout_ms,
+        )
+        return cls(config, await KafkaClient.connect(settings))
+
+    def group(self) -> KafkaGroup:
+        """This worker's membership."""
+        config = self._config
+        return KafkaGroup(
+            self.client,
+            config.application_id,
+            instance_id=config.group_instance_id,
+            session_timeout_ms=config.session_timeout_ms,
+            rebalance_timeout_ms=config.max_poll_interval_ms,
+            protocol=PROTOCOL,
+        )
+
+    def admin(self) -> KafkaAdmin:
+        """Topics and offsets of the cluster."""
+        return KafkaAdmin(self.client, replication_factor=self._config.replication_factor)
+
+    def producer(self, transactional_id: str | None) -> KafkaProducer:
+        """A producer; transactional with an id."""
+        config = self._config
+        settings = ProducerSettings(
+            transaction_timeout_ms=config.transaction_timeout_ms,
+            buffer_memory_bytes=config.buffer_memory,
+            batch_bytes=config.batch_size,
+            max_request_bytes=config.max_request_size,
+            compression=config.compression_type,
+        )
+        return KafkaProducer(self.client, transactional_id, settings)
+
+    def fetcher(self) -> KafkaFetcher:
+        """A reader of committed records."""
+        config = self._config
+        settings = FetcherSettings(
+            buffer_bytes=config.max_partition_fetch_bytes,
+            response_max_bytes=config.fetch_max_bytes,
+            max_wait_ms=config.fetch_max_wait_ms,
+        )
+        return KafkaFetcher(self.client, settings)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self.client.close()

@@ -1,0 +1,120 @@
+"""The values that travel through every layer: partitions, records, batches, offsets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
+
+import msgspec
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+Headers: TypeAlias = Sequence[tuple[str, bytes | None]]
+"""Record headers in order; names may repeat. Treat as read-only: one value is shared by all nodes a record visits."""
+
+OutRecord: TypeAlias = tuple[bytes | None, bytes | None, int, Headers]
+"""An encoded record on its way out: key, value, timestamp in ms, headers."""
+
+
+class TopicPartition(NamedTuple):
+    """One partition of one topic, by the topic's full name."""
+
+    topic: str
+    partition: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}-{self.partition}"
+
+
+class TaskId(NamedTuple):
+    """Subtopology and partition; prints as Kafka Streams writes it, `0_3`."""
+
+    subtopology: int
+    partition: int
+
+    def __str__(self) -> str:
+        return f"{self.subtopology}_{self.partition}"
+
+
+class OffsetAndMetadata(NamedTuple):
+    """An offset to commit: the next record to process, and text that comes back with it (the task's stream time)."""
+
+    offset: int
+    metadata: str = ""
+
+
+class GroupMetadata(NamedTuple):
+    """Who commits offsets; the coordinator refuses an old generation (KIP-447)."""
+
+    group_id: str
+    generation: int
+    member_id: str
+    instance_id: str | None
+
+
+class FetchedRecord(Protocol):
+    """A record as it comes out of a record batch; still bytes."""
+
+    @property
+    def offset(self) -> int: ...
+    @property
+    def timestamp(self) -> int: ...
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
+    @property
+    def headers(self) -> Headers: ...
+
+
+class FetchedBatch(Protocol):
+    """Some consecutive records of one partition, decompressed only when `records()` is called.
+
+    A batch may have no record at all: control markers and aborted data still move the position to `next_offset`.
+    """
+
+    @property
+    def partition(self) -> TopicPartition: ...
+    @property
+    def next_offset(self) -> int: ...
+    @property
+    def size_bytes(self) -> int: ...
+    def records(self) -> Iterable[FetchedRecord]: ...
+
+
+class Record(msgspec.Struct, Generic[K, V], frozen=True):
+    """A record as user code sees it in `process`: key, value, timestamp in ms since the epoch, headers.
+
+    >>> Record("ann", 3, 1000).with_value(4)
+    Record(key='ann', value=4, timestamp=1000, headers=())
+    """
+
+    key: K
+    value: V
+    timestamp: int
+    headers: Headers = ()
+
+    def with_key(self, key: Any) -> Record[Any, V]:
+        """The same record under another key."""
+        return Record(key, self.value, self.timestamp, self.headers)
+
+    def with_value(self, value: Any) -> Record[K, Any]:
+        """The same record with another value."""
+        return Record(self.key, value, self.timestamp, self.headers)
+
+    def with_timestamp(self, timestamp: int) -> Record[K, V]:
+        """The same record at another time, in ms."""
+        return Record(self.key, self.value, timestamp, self.headers)
+
+    def with_headers(self, headers: Headers) -> Record[K, V]:
+        """The same record with other headers."""
+        return Record(self.key, self.value, self.timestamp, headers)
+
+
+class RecordMetadata(NamedTuple):
+    """Where the record that is being processed came from."""
+
+    topic: str
+    partition: int
+    offset: int

@@ -1,0 +1,271 @@
+"""Stores on disk: one RocksDB database per task, in its folder.
+
+    <folder>/owner.lock     held while the database is open; names the process
+    <folder>/db/            the database: a column family per store, positions in the default one
+
+A commit is one write batch over all column families, so after a crash each store's content is what its position says.
+The write-ahead log is on and not synced at each commit: what the kernel has survives the death of the process; after
+the death of the machine the newest commits may be gone, whole ones, and are restored from the changelogs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from struct import Struct
+from typing import cast
+from weakref import WeakSet
+
+from rocksdict import (
+    BlockBasedOptions,
+    Cache,
+    DBCompressionType,
+    Options,
+    Rdict,
+    WriteBatch,
+    WriteBufferManager,
+)
+
+from streamlib.errors import LockError, StateStoreError
+from streamlib.file_lock import FileLock
+from streamlib.topology.nodes import StoreSpec
+
+DEFAULT_MEMORY_BYTES = 256 << 20
+"""For all databases of the process together, see `_Memory`."""
+
+ROW_OVERHEAD_BYTES = 150
+"""About what a cached row costs beside its bytes."""
+
+_FAMILY_PREFIX = "store:"  # keeps a store called "default" apart from RocksDB's default column family
+_POSITION = Struct(">q")
+
+
+class RocksDBBackend:
+    """The stores of one task on disk (`streamlib.state.backend.Backend`).
+
+    Raises:
+        LockError: another process holds the folder; its process id is in the message.
+        StateStoreError: the database cannot be opened.
+    """
+
+    def __init__(self, folder: Path, stores: Sequence[StoreSpec], *, memory_bytes: int = DEFAULT_MEMORY_BYTES) -> None:
+        self._folder = folder
+        self._lock = _take_lock(folder)
+        try:
+            self._memory = _memory(memory_bytes)
+            self._db = _open(folder / "db", [spec.name for spec in stores], self._memory)
+        except BaseException:
+            self._lock.release()
+            raise
+        self._families = {spec.name: self._db.get_column_family(_family(spec.name)) for spec in stores}
+        self._handles = {name: self._db.get_column_family_handle(_family(name)) for name in self._families}
+        self._memory.open.add(self)
+        self._rows_of = {name: _Rows(family.get, self._row_bytes) for name, family in self._families.items()}
+        # Scans that somebody has not read to their end; an open iterator would keep the database open.
+        self._scans: WeakSet[Generator[tuple[bytes, bytes], None, None]] = WeakSet()
+        self._closed = False
+
+    def get(self, store: str, key: bytes) -> bytes | None:
+        return self._rows_of[store].get(key)
+
+    def scan(
+        self, store: str, start: bytes | None, end: bytes | None, *, reverse: bool = False
+    ) -> Iterator[tuple[bytes, bytes]]:
+        rows = self._rows(self._families[store], start, end, reverse)
+        self._scans.add(rows)
+        return rows
+
+    def write(self, changes: Mapping[str, Mapping[bytes, bytes | None]], positions: Mapping[str, int]) -> None:
+        batch = WriteBatch(raw_mode=True)
+        for store, changed in changes.items():
+            batch.set_default_column_family(self._handles[store])
+            put, delete = batch.put, batch.delete
+            for key, value in changed.items():
+                if value is None:
+                    delete(key)
+                else:
+                    put(key, value)
+        batch.set_default_column_family(None)
+        for store, position in positions.items():
+            batch.put(store.encode(), _POSITION.pack(position))
+        size_bytes = batch.size_in_bytes()
+        self._db.write(batch)
+        for store, changed in changes.items():
+            self._rows_of[store].learn(changed, size_bytes // len(changes))
+
+    def positions(self) -> dict[str, int]:
+        rows = {key.decode(): value for key, value in self._rows(self._db, None, None, False)}
+        return {store: _POSITION.unpack(rows[store])[0] for store in self._families if store in rows}
+
+    def clear(self, store: str) -> None:
+        """Content and position go in one batch: rows without a position would survive a restore from the start."""
+        batch = WriteBatch(raw_mode=True)
+        handle = self._handles[store]
+        last = next(self.scan(store, None, None, reverse=True), None)
+        if last is not None:
+            batch.delete_range(b"", last[0], handle)
+            batch.delete(last[0], handle)
+        batch.delete(store.encode())
+        self._db.write(batch)
+        self._rows_of[store].forget()
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._memory.open.discard(self)
+        for scan in list(self._scans):
+            scan.close()
+        # Each of these references keeps the database open.
+        self._rows_of.clear()
+        self._handles.clear()
+        for family in self._families.values():
+            family.close()
+        self._families.clear()
+        self._db.close()
+        self._lock.release()
+
+    def _row_bytes(self) -> int:
+        return self._memory.row_bytes() // max(len(self._families), 1)
+
+    @staticmethod
+    def _rows(
+        family: Rdict, start: bytes | None, end: bytes | None, reverse: bool
+    ) -> Generator[tuple[bytes, bytes], None, None]:
+        rows = cast(Iterator[tuple[bytes, bytes]], family.items(backwards=reverse, from_key=end if reverse else start))
+        try:
+            for row in rows:
+                key = row[0]
+                if reverse:
+                    if start is not None and key < start:
+                        return
+                    if key == end:
+                        continue  # RocksDB begins at the bound itself, ours is exclusive
+                elif end is not None and key >= end:
+                    return
+                yield row
+        finally:
+            del rows  # now, not when somebody collects the frame
+
+
+class _Rows:
+    """Rows of one store as Python objects: what was committed or read lately (a hit costs 0.1 us, RocksDB 1.3 us).
+
+    Two generations: when the young one has its bytes, it becomes the old one, and what nobody asked for since goes.
+    Invariant: what is here is what the database holds.
+    """
+
+    __slots__ = ("_bytes", "_limit_bytes", "_old", "_read", "_share", "_young")
+
+    def __init__(self, read: Callable[[bytes], bytes | None], share: Callable[[], int]) -> None:
+        self._read = read
+        self._share = share  # the bytes this store may keep; changes with the number of open databases
+        self._limit_bytes = share() // 2  # of one generation
+        self._young: dict[bytes, bytes | None] = {}
+        self._old: dict[bytes, bytes | None] = {}
+        self._bytes = 0  # of the young generation
+
+    def get(self, key: bytes) -> bytes | None:
+        young = self._young
+        if key in young:
+            return young[key]
+        row = self._old[key] if key in self._old else self._read(key)
+        young[key] = row
+        self._bytes += len(key) + len(row or b"") + ROW_OVERHEAD_BYTES
+        if self._bytes > self._limit_bytes:
+            self._make_room()
+        return row
+
+    def learn(self, changed: Mapping[bytes, bytes | None], size_bytes: int) -> None:
+        """Rows that were committed, `size_bytes` in all."""
+        self._young.update(changed)
+        self._bytes += size_bytes + len(changed) * ROW_OVERHEAD_BYTES
+        if self._bytes > self._limit_bytes:
+            self._make_room()
+
+    def forget(self) -> None:
+        self._young = {}
+        self._old = {}
+        self._bytes = 0
+
+    def _make_room(self) -> None:
+        self._limit_bytes = self._share() // 2
+        if self._bytes <= self._limit_bytes:
+            return
+        # One commit may bring more than all there is room for.
+        self._old = self._young if self._bytes <= 2 * self._limit_bytes else {}
+        self._young = {}
+        self._bytes = 0
+
+
+class _Memory:
+    """What all databases of the process share: half of the memory for blocks that were read and for writes that are not
+    on disk yet (RocksDB counts both against one cache), half for rows as Python objects."""
+
+    def __init__(self, memory_bytes: int) -> None:
+        self.blocks = Cache(memory_bytes // 2)
+        self.writes = WriteBufferManager.new_write_buffer_manager_with_cache(memory_bytes // 4, False, self.blocks)
+        self.write_buffer_bytes = max(min(memory_bytes // 16, 16 << 20), 1 << 20)
+        self.open: WeakSet[RocksDBBackend] = WeakSet()
+        self._row_bytes = memory_bytes // 2
+
+    def row_bytes(self) -> int:
+        """The share of one database that is open."""
+        return self._row_bytes // max(len(self.open), 1)
+
+
+@cache  # one per process: this is what makes the setting a bound on the process and not on each task
+def _memory(memory_bytes: int) -> _Memory:
+    return _Memory(memory_bytes)
+
+
+def _take_lock(folder: Path) -> FileLock:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LockError(f"cannot create the state folder {folder}: {error.strerror}") from error
+    return FileLock.take(folder / "owner.lock")
+
+
+def _open(path: Path, stores: Sequence[str], memory: _Memory) -> Rdict:
+    # RocksDB wants every column family that exists to be opened, those of stores since removed too.
+    existing = Rdict.list_cf(str(path)) if (path / "CURRENT").exists() else []
+    families = {name for name in existing if name != "default"} | {_family(store) for store in stores}
+    try:
+        return Rdict(
+            str(path),
+            _options(memory),
+            column_families={name: _options(memory) for name in sorted(families)},
+        )
+    except Exception as error:
+        raise StateStoreError(
+            f"cannot open the database in {path}: {error}; if it is damaged, delete the folder: "
+            "its stores are rebuilt from their changelogs"
+        ) from error
+
+
+def _options(memory: _Memory) -> Options:
+    options = Options(raw_mode=True)
+    options.create_if_missing(True)
+    options.create_missing_column_families(True)
+    options.set_write_buffer_manager(memory.writes)
+    options.set_write_buffer_size(memory.write_buffer_bytes)
+    options.set_compression_type(DBCompressionType.lz4())
+    options.set_keep_log_file_num(2)
+    options.set_max_background_jobs(2)
+    options.set_block_based_table_factory(_table(memory))
+    return options
+
+
+def _table(memory: _Memory) -> BlockBasedOptions:
+    table = BlockBasedOptions()
+    table.set_block_cache(memory.blocks)
+    table.set_cache_index_and_filter_blocks(True)
+    table.set_pin_l0_filter_and_index_blocks_in_cache(True)
+    table.set_bloom_filter(10, False)
+    return table
+
+
+def _family(store: str) -> str:
+    return f"{_FAMILY_PREFIX}{store}"

@@ -1,0 +1,238 @@
+"""This worker's place in the consumer group: join, heartbeat, hand over, leave.
+
+        +-----------------------------------------------------------------+
+        v                                                                 |
+    UNJOINED --> JOINING --> SYNCING --> STABLE --heartbeat: rebalance--> JOINING
+        ^            |           |          |
+        +------------+-----------+----------+--- unknown member, old generation: Lost
+
+Two parties move here, and the rules between them are what keeps a task from having two owners:
+
+- `run` talks to the coordinator; the worker takes what has been decided with `take_event` and reports what it has let
+  go of with `release`.
+- `held` is what the worker may be working on. It grows at the moment an assignment is taken, before any task exists,
+  and shrinks only after tasks are closed. Joins claim exactly `held`.
+- While a join is under way nothing can be taken: the claim in flight would not know of it. An assignment that was not
+  taken before the next join is void.
+- A generation that went by without us means that we were thrown out in between: all is lost, whatever we think we hold.
+
+The cooperative protocol is KIP-429; stale claims are KIP-792; static members are KIP-345.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from enum import Enum
+from typing import TypeAlias
+
+import anyio
+import msgspec
+
+from streamlib.errors import ErrorCode, KafkaError
+from streamlib.records import GroupMetadata, TopicPartition
+from streamlib.runtime.ports import Assignment, Clock, Group, JoinResult, MemberSubscription, Subscription
+from streamlib.runtime.wakeup import Wakeup
+
+log = logging.getLogger(__name__)
+
+Assignor: TypeAlias = Callable[[Sequence[MemberSubscription]], Mapping[str, Assignment]]
+
+
+class State(Enum):
+    """Where the member stands with its coordinator."""
+
+    UNJOINED = "unjoined"
+    JOINING = "joining"
+    SYNCING = "syncing"
+    STABLE = "stable"
+    LEFT = "left"
+
+
+class Assigned(msgspec.Struct, frozen=True):
+    """The partitions this member owns from now on; what it held beyond them is to be closed and released."""
+
+    partitions: frozenset[TopicPartition]
+
+
+class Lost(msgspec.Struct, frozen=True):
+    """The group went on without this member. Everything held is someone else's; nothing may be committed."""
+
+    reason: str
+
+
+Event: TypeAlias = Assigned | Lost
+
+
+class MembershipSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Who the member is and how often it says so."""
+
+    group_id: str
+    topics: tuple[str, ...]
+    instance_id: str | None = None
+    heartbeat_interval_ms: int = 1000
+
+
+class Membership:
+    """The state machine above. `on_change` is set whenever an event may be waiting or the generation moved."""
+
+    def __init__(
+        self,
+        group: Group,
+        clock: Clock,
+        settings: MembershipSettings,
+        assignor: Assignor,
+        user_data: Callable[[], bytes],
+        on_change: Wakeup,
+    ) -> None:
+        self._group = group
+        self._clock = clock
+        self._settings = settings
+        self._assignor = assignor
+        self._user_data = user_data
+        self._on_change = on_change
+        self._turn = Wakeup()
+        self._moved = anyio.Event()  # set once, at the next change of state or generation
+        self._member_id = ""
+        self._joined_generation = -1
+        self._generation = -1
+        self._event: Event | None = None
+        self._rejoin = True
+        self._lost = False  # a Lost was raised and the worker has not dropped its tasks yet
+        self.state = State.UNJOINED
+        self.held: frozenset[TopicPartition] = frozenset()
+        self.rebalances = 0
+
+    @property
+    def metadata(self) -> GroupMetadata:
+        """What a commit has to carry now. Changes as soon as a join is answered, before the sync."""
+        generation = -1 if self._lost else self._generation
+        return GroupMetadata(self._settings.group_id, generation, self._member_id, self._settings.instance_id)
+
+    @property
+    def settled(self) -> bool:
+        """Whether the generation is known to be current: no join or sync is under way and nothing was lost."""
+        return self.state is State.STABLE and not self._rejoin and not self._lost
+
+    def take_event(self) -> Event | None:
+        """What the worker has to act on, once. After an `Assigned` its partitions count as held."""
+        if self.state in (State.JOINING, State.SYNCING) and not isinstance(self._event, Lost):
+            return None
+        event, self._event = self._event, None
+        if isinstance(event, Assigned):
+            self.held |= event.partitions
+        return event
+
+    def release(self, partitions: Iterable[TopicPartition]) -> None:
+        """The worker has closed the tasks of these partitions: give them back with a join of their own."""
+        gone = self.held & frozenset(partitions)
+        if not gone:
+            return
+        self.held -= gone
+        self._join_again()
+
+    def dropped_all(self) -> None:
+        """The worker has dropped every task, after `Lost` or on its own: join again from nothing."""
+        self.held = frozenset()
+        self._event = None
+        self._lost = False
+        self._join_again()
+
+    def lose(self, reason: str) -> None:
+        """The group refused a commit as not ours: everything held is void."""
+        log.warning("lost the membership in %s: %s", self._settings.group_id, reason)
+        self._generation = self._joined_generation = -1
+        self.state = State.UNJOINED
+        self._rejoin = True
+        self._lost = True
+        self._event = Lost(reason)
+        self._tell()
+
+    async def moved(self) -> None:
+        """Return at the next change of state or generation."""
+        await self._moved.wait()
+
+    async def run(self) -> None:
+        """Join, and keep the membership alive until `leave`. Raises what no retry can mend."""
+        while self.state is not State.LEFT:
+            if self._lost:
+                await self._turn.wait()  # nothing is claimed or joined before the worker has let go
+                continue
+            try:
+                if self._rejoin:
+                    await self._join()
+                else:
+                    await self._turn.wait(self._settings.heartbeat_interval_ms)
+                    await self._heartbeat()
+            except KafkaError as error:
+                self._refused(error)
+
+    async def leave(self) -> None:
+        """Leave the group, so that nobody has to wait for the session to expire."""
+        member_id, self.state = self._member_id, State.LEFT
+        self._turn.set()
+        if member_id:
+            await self._group.leave(member_id)
+
+    def _tell(self) -> None:
+        self._moved.set()
+        self._moved = anyio.Event()
+        self._on_change.set()
+
+    def _join_again(self) -> None:
+        self._rejoin = True
+        self._turn.set()
+
+    async def _join(self) -> None:
+        self._rejoin = False
+        self.state = State.JOINING
+        self._event = None
+        subscription = Subscription(
+            self._settings.topics, tuple(sorted(self.held)), self._generation, self._user_data()
+        )
+        result = await self._group.join(self._member_id, subscription)
+        if self._lost or self.state is State.LEFT:
+            return  # while the join was under way
+        self._member_id = result.member_id
+        if self._went_by(result.generation):
+            self.lose(f"generations up to {result.generation} passed without this member")
+            return
+        self._generation = self._joined_generation = result.generation
+        self.state = State.SYNCING
+        self._tell()
+        assignment = await self._group.sync(result.generation, result.member_id, self._decide(result))
+        if self._lost or self.state is State.LEFT:  # while the sync was under way
+            return
+        self.rebalances += 1
+        self.state = State.STABLE
+        self._event = Assigned(frozenset(assignment.partitions))
+        self._tell()
+
+    def _went_by(self, generation: int) -> bool:
+        return bool(self.held) and generation > self._joined_generation + 1
+
+    def _decide(self, result: JoinResult) -> Mapping[str, Assignment]:
+        return self._assignor(result.members) if result.leads else {}
+
+    async def _heartbeat(self) -> None:
+        if self._rejoin or self._lost or self.state is not State.STABLE:
+            return
+        await self._group.heartbeat(self._generation, self._member_id)
+
+    def _refused(self, error: KafkaError) -> None:
+        """Act on a refusal of join, sync or heartbeat."""
+        match error.code:
+            case ErrorCode.REBALANCE_IN_PROGRESS:
+                self._rejoin = True
+            case ErrorCode.UNKNOWN_MEMBER_ID:
+                self._member_id = ""
+                self.lose("the session expired")
+            case ErrorCode.ILLEGAL_GENERATION:
+                self.lose("the group is in a later generation")
+            case ErrorCode.NETWORK_EXCEPTION | ErrorCode.REQUEST_TIMED_OUT:
+                # The coordinator may be gone for long; what we hold stays held until it says otherwise.
+                log.warning("%s; trying again", error)
+                self._rejoin = self._rejoin or self.state is not State.STABLE
+            case _:
+                self.lose(str(error))  # nothing may be committed any more, and nobody is to wait for us
+                raise error

@@ -1,0 +1,159 @@
+"""The way of a task's stores back to the end of their changelogs.
+
+The end is the log end (high watermark) read *after* the committed offsets were found stable: every record of a
+committed transaction lies below it. Reading is read_committed, so the position passes it only when the markers of
+all transactions below it have landed; a marker that is still under way is waited for, not skipped. (The offsets'
+marker may land before the changelog's: they are written by different brokers.)
+
+Records go straight to disk together with the new position, batch by batch, so a restore that is cut short goes on
+from where it was.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Sequence
+
+import msgspec
+
+from streamlib.engine.task import Task
+from streamlib.records import TaskId, TopicPartition
+from streamlib.runtime.ports import Admin, Clock, Fetcher
+from streamlib.runtime.wakeup import Wakeup
+
+log = logging.getLogger(__name__)
+
+LOG_INTERVAL_MS = 5_000
+TAKE_BYTES = 4 << 20
+
+
+class Progress(msgspec.Struct):
+    """How far a restore is, in changelog offsets; `restored` counts records applied."""
+
+    start: int
+    position: int
+    end: int
+    restored: int = 0
+
+
+class Restoration(msgspec.Struct):
+    """One task on its way to `end` in each of its changelogs."""
+
+    task: Task
+    changelogs: dict[TopicPartition, Progress]
+
+    @property
+    def done(self) -> bool:
+        return all(progress.position >= progress.end for progress in self.changelogs.values())
+
+    @property
+    def restored(self) -> int:
+        return sum(progress.restored for progress in self.changelogs.values())
+
+    @property
+    def remaining(self) -> int:
+        return sum(max(progress.end - progress.position, 0) for progress in self.changelogs.values())
+
+
+class Restorer:
+    """Restores any number of tasks side by side, beside the tasks that run. `on_done` is set when one has finished."""
+
+    def __init__(self, fetcher: Fetcher, admin: Admin, clock: Clock, on_done: Wakeup) -> None:
+        self._fetcher = fetcher
+        self._admin = admin
+        self._clock = clock
+        self._on_done = on_done
+        self._under_way: dict[TaskId, Restoration] = {}
+        self._owners: dict[TopicPartition, Restoration] = {}
+        self._finished: list[Restoration] = []
+        self._logged_ms = 0.0
+
+    @property
+    def under_way(self) -> Collection[Restoration]:
+        """Restorations that have not finished."""
+        return self._under_way.values()
+
+    async def prepare(self, tasks: Sequence[Task]) -> list[Restoration]:
+        """Find out how far tasks whose committed offsets are known to be stable have to be restored."""
+        changelogs = [partition for task in tasks for partition in task.changelogs]
+        ends = await self._admin.list_offsets(changelogs, "latest")
+        starts = await self._admin.list_offsets(changelogs, "earliest")
+        return [
+            Restoration(task, {p: _first_position(task, p, starts[p], ends[p]) for p in task.changelogs})
+            for task in tasks
+        ]
+
+    def begin(self, restoration: Restoration) -> None:
+        """Start to read what is missing."""
+        self._under_way[restoration.task.id] = restoration
+        for partition in restoration.changelogs:
+            self._owners[partition] = restoration
+        if not self._finish_if_done(restoration):
+            self._fetcher.add(
+                {
+                    p: progress.position
+                    for p, progress in restoration.changelogs.items()
+                    if progress.position < progress.end
+                }
+            )
+
+    def forget(self, task_id: TaskId) -> None:
+        """Stop restoring a task; what has been restored stays."""
+        self._finished = [restoration for restoration in self._finished if restoration.task.id != task_id]
+        if restoration := self._under_way.pop(task_id, None):
+            self._fetcher.remove(restoration.changelogs)
+            for partition in restoration.changelogs:
+                self._owners.pop(partition, None)
+
+    def take_finished(self) -> list[Restoration]:
+        """Restorations that have reached their end since the last call."""
+        finished, self._finished = self._finished, []
+        return finished
+
+    async def run(self) -> None:
+        """Apply what arrives, for ever."""
+        self._logged_ms = self._clock.monotonic_ms()
+        while True:
+            await self._fetcher.wait()
+            for batch in self._fetcher.take(TAKE_BYTES):
+                restoration = self._owners.get(batch.partition)
+                if restoration is None:
+                    continue
+                progress = restoration.changelogs[batch.partition]
+                progress.restored += restoration.task.restore(batch)
+                progress.position = batch.next_offset
+                self._finish_if_done(restoration)
+            self._log_progress()
+
+    def _finish_if_done(self, restoration: Restoration) -> bool:
+        if not restoration.done:
+            return False
+        self.forget(restoration.task.id)
+        self._finished.append(restoration)
+        self._on_done.set()
+        return True
+
+    def _log_progress(self) -> None:
+        now = self._clock.monotonic_ms()
+        if not self._under_way or now - self._logged_ms < LOG_INTERVAL_MS:
+            return
+        self._logged_ms = now
+        for restoration in self._under_way.values():
+            log.info(
+                "task %s: restored %d records, about %d to go",
+                restoration.task.id, restoration.restored, restoration.remaining,
+            )  # fmt: skip
+
+
+def _first_position(task: Task, partition: TopicPartition, start: int, end: int) -> Progress:
+    """Where to begin: at the stored position, or at the log's start if that position cannot be read from."""
+    position = task.restore_positions()[partition]
+    if position is not None and not start <= position <= end:
+        log.warning(
+            "task %s: the stored position %d of %s lies outside of the log [%d, %d]; its store is built anew",
+            task.id, position, partition, start, end,
+        )  # fmt: skip
+        task.backend.clear(task.changelogs[partition])
+        position = None
+    first = start if position is None else position
+    return Progress(first, first, end)

@@ -1,0 +1,187 @@
+"""The tasks of one worker and where each is in its life.
+
+    assigned --> opening ----------------------> running --> closed
+                 stores open (lock)              |     ^
+                 committed offsets, once stable  |     | started again from the committed offsets
+                 stores restored to the end      v     |
+                                              rolled back
+
+Positions known before a task was assigned, or rolled back, are void: opening always asks for the committed offsets
+first and restores after that.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeAlias
+
+import msgspec
+
+from streamlib.engine.plan import Plan
+from streamlib.engine.task import Task
+from streamlib.errors import ConfigError, LockError
+from streamlib.records import OffsetAndMetadata, TaskId, TopicPartition
+from streamlib.runtime.ports import Admin, Clock, Fetcher, Group, StateDirectory
+from streamlib.runtime.restore import Restorer
+
+log = logging.getLogger(__name__)
+
+LOCK_PATIENCE_MS = 2_000
+
+TaskFactory: TypeAlias = Callable[[TaskId, StateDirectory, bool], Task]
+
+
+class StartingPoint(msgspec.Struct, frozen=True):
+    """Where a task starts to read: the committed offset of each input, or where the reset policy points."""
+
+    committed: dict[TopicPartition, OffsetAndMetadata]
+    reset: dict[TopicPartition, int]
+
+    def positions(self) -> dict[TopicPartition, int]:
+        """The offset to fetch from, for each input."""
+        return {**self.reset, **{partition: at.offset for partition, at in self.committed.items()}}
+
+
+class TaskPorts(msgspec.Struct, frozen=True):
+    """What opening and closing tasks needs."""
+
+    group: Group
+    admin: Admin
+    fetcher: Fetcher
+    state: StateDirectory
+    clock: Clock
+
+
+class TaskSet:
+    """Opens, starts, rolls back and closes tasks. `running` are those that process; each task is in one place only."""
+
+    def __init__(
+        self, plan: Plan, ports: TaskPorts, restorer: Restorer, make_task: TaskFactory, default_reset: str
+    ) -> None:
+        self._plan = plan
+        self._default_reset = default_reset
+        self._ports = ports
+        self._restorer = restorer
+        self._make_task = make_task
+        self._locked_since_ms: dict[TaskId, float] = {}
+        self._opening: dict[TaskId, Task] = {}
+        self._starting_points: dict[TaskId, StartingPoint] = {}
+        self._era = 0  # moves on with each roll-back: what was asked for before is void
+        self.running: dict[TaskId, Task] = {}
+
+    @property
+    def ids(self) -> frozenset[TaskId]:
+        """All tasks this worker holds, in whatever state."""
+        return frozenset((*self._locked_since_ms, *self._opening, *self.running))
+
+    @property
+    def waits_for_lock(self) -> bool:
+        """Whether a task's stores are still held by another process."""
+        return bool(self._locked_since_ms)
+
+    @property
+    def opening(self) -> frozenset[TaskId]:
+        """Tasks on their way to running."""
+        return frozenset(self._opening)
+
+    def hold(self, task_ids: Iterable[TaskId]) -> list[Task]:
+        """Take tasks on; returns those whose stores could be opened, the others wait for their lock."""
+        now = self._ports.clock.monotonic_ms()
+        for task_id in task_ids:
+            self._locked_since_ms[task_id] = now
+        return self.try_locked()
+
+    def try_locked(self) -> list[Task]:
+        """Try again to open what was locked; after a while, aside."""
+        now = self._ports.clock.monotonic_ms()
+        opened = []
+        for task_id, since in list(self._locked_since_ms.items()):
+            try:
+                task = self._make_task(task_id, self._ports.state, now - since > LOCK_PATIENCE_MS)
+            except LockError as error:
+                log.info("task %s waits: %s", task_id, error)
+                continue
+            del self._locked_since_ms[task_id]
+            self._opening[task_id] = task
+            opened.append(task)
+        return opened
+
+    async def open(self, tasks: list[Task]) -> None:
+        """Find the starting points, once the committed offsets are stable, then start to restore."""
+        era = self._era
+        inputs = [partition for task in tasks for partition in task.inputs]
+        committed = await self._ports.group.fetch_offsets(inputs)
+        starts = await self._ports.admin.list_offsets(inputs, "earliest")
+        gone = {partition for partition, at in committed.items() if at.offset < starts[partition]}
+        for partition in gone:
+            log.warning(
+                "the committed offset %d of %s is no longer in the log, which starts at %d; the reset policy applies",
+                committed[partition].offset, partition, starts[partition],
+            )  # fmt: skip
+        resets = await self._reset_positions([p for p in inputs if p not in committed or p in gone], starts)
+        points = {
+            task.id: StartingPoint(
+                {p: committed[p] for p in task.inputs if p in committed and p not in gone},
+                {p: resets[p] for p in task.inputs if p in resets},
+            )
+            for task in tasks
+        }
+        restorations = await self._restorer.prepare(tasks)
+        for restoration in restorations:
+            task = restoration.task
+            if era == self._era and self._opening.get(task.id) is task:  # not revoked or rolled back while we asked
+                self._starting_points[task.id] = points[task.id]
+                self._restorer.begin(restoration)
+
+    def start_restored(self) -> list[Task]:
+        """Start what has finished restoring, and begin to fetch its inputs."""
+        started = []
+        for restoration in self._restorer.take_finished():
+            task = restoration.task
+            point = self._starting_points.pop(task.id)
+            task.start(point.committed, point.reset)
+            self.running[task.id] = self._opening.pop(task.id)
+            self._ports.fetcher.add(point.positions())
+            started.append(task)
+            log.info("task %s runs; %d records restored", task.id, restoration.restored)
+        return started
+
+    def roll_back(self) -> list[Task]:
+        """Drop all uncommitted work; every task that was open has to be opened again."""
+        self._era += 1
+        for task in self.running.values():
+            self._ports.fetcher.remove(task.inputs)
+            task.rollback()
+        for task_id in self._opening:
+            self._restorer.forget(task_id)
+        self._starting_points.clear()
+        self._opening |= self.running
+        self.running = {}
+        return list(self._opening.values())
+
+    def close(self, task_ids: Iterable[TaskId]) -> None:
+        """Let go of tasks: nothing of them is fetched, restored or kept open. Uncommitted work is dropped."""
+        for task_id in task_ids:
+            self._locked_since_ms.pop(task_id, None)
+            self._starting_points.pop(task_id, None)
+            self._restorer.forget(task_id)
+            if task := self.running.pop(task_id, None):
+                self._ports.fetcher.remove(task.inputs)
+                task.rollback()
+                task.close()
+            elif task := self._opening.pop(task_id, None):
+                task.close()
+
+    async def _reset_positions(
+        self, partitions: list[TopicPartition], starts: Mapping[TopicPartition, int]
+    ) -> dict[TopicPartition, int]:
+        policies = {p: self._plan.offset_reset(p) or self._default_reset for p in partitions}
+        if refused := [p for p in partitions if policies[p] == "none"]:
+            raise ConfigError(
+                f"no committed offset for {refused[0]} and auto_offset_reset is 'none': "
+                "commit a starting offset for the group, or choose 'earliest' or 'latest'"
+            )
+        latest = [p for p in partitions if policies[p] == "latest"]
+        ends = await self._ports.admin.list_offsets(latest, "latest") if latest else {}
+        return {p: ends.get(p, starts[p]) for p in partitions}

@@ -1,0 +1,227 @@
+"""The one commit point: outputs, changelogs and offsets of all tasks of a worker become visible together.
+
+    begin            nothing is sent; the transaction opens with the first record
+      outputs stream out while processing goes on
+    commit
+      1  changelog records from the overlays        several updates of a key are one record
+      2  flush                                      every record is acknowledged, or the transaction is aborted
+      3  offsets, with live group metadata          the coordinator refuses an old generation: zombies end here
+      4  EndTxn(commit)                             now it is visible
+      5  the stores are written                     overlay + changelog position, one atomic write per task
+
+A crash before 4 leaves an aborted transaction and stores as they were. A crash between 4 and 5 leaves stores whose
+position is behind their changelog: restoring the tail brings them up. Nothing uncommitted is ever on disk.
+
+Exactly-once uses two transactional ids in turn: a producer that starts its next transaction at once meets its own
+unfinished markers and is made to wait 20 ms by the broker, another id is not (measured: 0.8 ms per commit instead of
+22 ms). The next transaction is opened only after the one before it is known to be committed, so at most one of the
+two has anything open.
+
+At-least-once runs the same steps with a producer without transactions: outputs and changelogs are acknowledged, the
+stores written, then the offsets committed. A crash in between repeats records, and loses none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Protocol
+
+from streamlib.engine.task import Task
+from streamlib.errors import ErrorCode, KafkaError
+from streamlib.records import GroupMetadata, OffsetAndMetadata, OutRecord, TopicPartition
+from streamlib.runtime.membership import Membership
+from streamlib.runtime.ports import Group, Producer
+
+Offsets = Mapping[TopicPartition, OffsetAndMetadata]
+
+
+class Committer(Protocol):
+    """Where outputs go, and what makes them final."""
+
+    @property
+    def open(self) -> bool:
+        """Whether something was sent or is owed since the last commit."""
+        ...
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Bytes sent and not acknowledged."""
+        ...
+
+    async def init(self) -> None:
+        """Fresh producer ids; finishes whatever an earlier life of this worker left open."""
+        ...
+
+    def send(self, outputs: Mapping[TopicPartition, Sequence[OutRecord]]) -> None:
+        """Hand over outputs; they leave in the background."""
+        ...
+
+    async def wait_for_room(self) -> None:
+        """Return when the producer takes more."""
+        ...
+
+    async def commit(self, tasks: Sequence[Task]) -> None:
+        """All the steps above, for all tasks. Raises `KafkaError` if it is not known to have happened."""
+        ...
+
+    async def abort(self) -> None:
+        """Give up what is open; never raises for what only says that it is gone already."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class ExactlyOnce:
+    """Transactions over two producers in turn."""
+
+    def __init__(self, producers: Sequence[Producer], group: Group, membership: Membership) -> None:
+        assert len(producers) == 2, "two transactional ids are used in turn"
+        self._producers = list(producers)  # the first is in use
+        self._group = group
+        self._membership = membership
+        self.open = False
+
+    @property
+    def buffered_bytes(self) -> int:
+        return self._producers[0].buffered_bytes
+
+    async def init(self) -> None:
+        """Both ids, in turn: each call finishes what that id has left open."""
+        self.open = False
+        for producer in self._producers:
+            await producer.init()
+
+    def send(self, outputs: Mapping[TopicPartition, Sequence[OutRecord]]) -> None:
+        self._begin()
+        for partition, records in outputs.items():
+            self._producers[0].send(partition, records)
+
+    async def wait_for_room(self) -> None:
+        await self._producers[0].wait_for_room()
+
+    async def commit(self, tasks: Sequence[Task]) -> None:
+        self._begin()
+        producer = self._producers[0]
+        ends = await _send_and_flush(producer, tasks)
+        await _with_live_generation(self._membership, producer.add_offsets, merged_offsets(tasks))
+        await producer.end(commit=True)
+        self.open = False
+        self._producers.reverse()
+        _write_stores(tasks, ends)
+
+    async def abort(self) -> None:
+        if not self.open:
+            return
+        self.open = False
+        await _abort_quietly(self._producers[0])
+
+    async def close(self) -> None:
+        for producer in self._producers:
+            await producer.close()
+
+    def _begin(self) -> None:
+        if not self.open:
+            self._producers[0].begin()
+            self.open = True
+
+
+class AtLeastOnce:
+    """One idempotent producer; offsets after everything else."""
+
+    def __init__(self, producer: Producer, group: Group, membership: Membership) -> None:
+        self._producer = producer
+        self._group = group
+        self._membership = membership
+        self.open = False
+
+    @property
+    def buffered_bytes(self) -> int:
+        return self._producer.buffered_bytes
+
+    async def init(self) -> None:
+        self.open = False
+        await self._producer.init()
+
+    def send(self, outputs: Mapping[TopicPartition, Sequence[OutRecord]]) -> None:
+        self.open = True
+        for partition, records in outputs.items():
+            self._producer.send(partition, records)
+
+    async def wait_for_room(self) -> None:
+        await self._producer.wait_for_room()
+
+    async def commit(self, tasks: Sequence[Task]) -> None:
+        self.open = True
+        ends = await _send_and_flush(self._producer, tasks)
+        offsets = merged_offsets(tasks)
+        _write_stores(tasks, ends)
+        await _with_live_generation(self._membership, self._group.commit_offsets, offsets)
+        self.open = False
+
+    async def abort(self) -> None:
+        self.open = False
+
+    async def close(self) -> None:
+        await self._producer.close()
+
+
+def merged_offsets(tasks: Iterable[Task]) -> dict[TopicPartition, OffsetAndMetadata]:
+    """The offsets of all tasks; no partition may belong to two of them."""
+    merged: dict[TopicPartition, OffsetAndMetadata] = {}
+    for task in tasks:
+        offsets = task.offsets()
+        assert merged.keys().isdisjoint(offsets), f"two tasks of one worker read {merged.keys() & offsets.keys()}"
+        merged.update(offsets)
+    return merged
+
+
+async def _send_and_flush(producer: Producer, tasks: Sequence[Task]) -> dict[TopicPartition, int]:
+    for task in tasks:
+        for partition, records in task.changelog_records().items():
+            producer.send(partition, records)
+    return await producer.flush()
+
+
+def _write_stores(tasks: Sequence[Task], ends: Mapping[TopicPartition, int]) -> None:
+    for task in tasks:
+        task.commit({partition: ends[partition] for partition in task.changelogs if partition in ends})
+
+
+class _Commit(Protocol):
+    async def __call__(self, group: GroupMetadata, offsets: Offsets) -> None: ...
+
+
+async def _with_live_generation(membership: Membership, commit: _Commit, offsets: Offsets) -> None:
+    """Commit offsets under the current generation.
+
+    Our own JoinGroup may have been answered at the broker while the request was on its way: ILLEGAL_GENERATION then
+    only means "say it again under the new one". A refusal under a generation that is still ours to the best of our
+    knowledge means that the group went on without us.
+    """
+    if not offsets:
+        return
+    while True:
+        metadata = membership.metadata
+        if metadata.generation < 0:
+            raise KafkaError(ErrorCode.UNKNOWN_MEMBER_ID, "TxnOffsetCommit", metadata.group_id, "no live generation")
+        try:
+            await commit(metadata, offsets)
+            return
+        except KafkaError as error:
+            if error.code != ErrorCode.ILLEGAL_GENERATION or not await _generation_moved(membership, metadata):
+                raise
+
+
+async def _generation_moved(membership: Membership, used: GroupMetadata) -> bool:
+    """Wait for a join under way to be answered; whether we are still the same member, in a later generation."""
+    while not membership.settled and membership.metadata == used:
+        await membership.moved()
+    now = membership.metadata
+    return now.generation > used.generation and now.member_id == used.member_id
+
+
+async def _abort_quietly(producer: Producer) -> None:
+    # Whoever has ended it already, or cannot be reached: `init` settles it before anything else is sent.
+    with suppress(KafkaError):
+        await producer.end(commit=False)

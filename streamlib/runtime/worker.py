@@ -1,0 +1,394 @@
+"""One worker: a member of the group that runs its share of the tasks in one transaction at a time.
+
+Everything that changes a task happens in one loop, in this order, so that no lock is needed:
+
+    membership event   close what was revoked (after a commit), take on what was assigned
+    restored tasks     start
+    fetched batches    into the tasks
+    a slice of work    oldest record first, at most `SLICE_MS`
+    outputs            to the producer, inside the open transaction
+    commit             when nothing is left to do (latency), or by interval or bytes (throughput)
+
+Beside the loop run: the membership (heartbeats), the restorer, the watch on the fetcher, and the opening of tasks.
+They never touch a running task; what they find or fail with is looked at in the loop.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+
+import anyio
+import anyio.abc
+import anyio.lowlevel
+import msgspec
+
+from streamlib.config import StreamsConfig
+from streamlib.engine.plan import Plan
+from streamlib.engine.task import Task
+from streamlib.errors import KafkaError, StreamsError, TopologyError
+from streamlib.records import TaskId, TopicPartition
+from streamlib.runtime.failures import Action, decide
+from streamlib.runtime.membership import Assigned, Lost, Membership
+from streamlib.runtime.ports import Admin, Clock, Fetcher
+from streamlib.runtime.restore import Restorer
+from streamlib.runtime.tasks import TaskSet
+from streamlib.runtime.transaction import Committer
+from streamlib.runtime.wakeup import Wakeup
+
+log = logging.getLogger(__name__)
+
+SLICE_MS = 10
+SLICE_RECORDS = 1_000
+TAKE_BYTES = 4 << 20
+LOCK_RETRY_MS = 100
+FIRST_BACKOFF_MS = 50
+LONGEST_BACKOFF_MS = 5_000
+
+
+class WorkerStatus(msgspec.Struct, frozen=True):
+    """What a worker is doing, for people to look at. Counts are since its start."""
+
+    tasks: tuple[str, ...]
+    restoring: dict[str, int]
+    records_in: int
+    records_out: int
+    records_restored: int
+    commits: int
+    redone: int
+    rebalances: int
+    lag: int
+
+
+class WorkerParts(msgspec.Struct, frozen=True):
+    """What a worker is put together from (`app.py`)."""
+
+    plan: Plan
+    config: StreamsConfig
+    clock: Clock
+    admin: Admin
+    fetcher: Fetcher
+    membership: Membership
+    committer: Committer
+    restorer: Restorer
+    tasks: TaskSet
+    wakeup: Wakeup
+
+
+class Worker:
+    """Runs until `stop`, or until something happens that no retry can mend."""
+
+    def __init__(self, parts: WorkerParts) -> None:
+        self._plan = parts.plan
+        self._config = parts.config
+        self._clock = parts.clock
+        self._admin = parts.admin
+        self._fetcher = parts.fetcher
+        self._membership = parts.membership
+        self._committer = parts.committer
+        self._restorer = parts.restorer
+        self._tasks = parts.tasks
+        self._wakeup = parts.wakeup
+        self._room = Wakeup()  # set when the loop has taken what the fetcher had
+        self._children: anyio.abc.TaskGroup | None = None
+        self._failure: StreamsError | None = None
+        self._target: frozenset[TaskId] = frozenset()
+        self._lost = False  # the membership is, and the tasks have not been dropped yet
+        self._stopping = False
+        self._opened_ms = 0.0  # when the first uncommitted record was processed
+        self._owed_records = 0  # processed since the last commit
+        self._backoff_ms = FIRST_BACKOFF_MS
+        self._counts = dict.fromkeys(("records_in", "records_out", "restored", "commits", "redone"), 0)
+
+    @property
+    def running(self) -> bool:
+        """Whether the worker has an assignment and every task of it is processing."""
+        return self._membership.settled and self._tasks.running.keys() == self._target
+
+    @property
+    def status(self) -> WorkerStatus:
+        """A snapshot for people; not consistent with any commit."""
+        positions = {p: o for task in self._tasks.running.values() for p, o in task.positions().items()}
+        ends = self._fetcher.end_offsets()
+        return WorkerStatus(
+            tasks=tuple(str(task_id) for task_id in sorted(self._tasks.running)),
+            restoring={str(r.task.id): r.remaining for r in self._restorer.under_way},
+            records_in=self._counts["records_in"],
+            records_out=self._counts["records_out"],
+            records_restored=self._counts["restored"],
+            commits=self._counts["commits"],
+            redone=self._counts["redone"],
+            rebalances=self._membership.rebalances,
+            lag=sum(max(ends[p] - o, 0) for p, o in positions.items() if p in ends),
+        )
+
+    def stop(self) -> None:
+        """Commit, close, leave: as soon as the work at hand is done."""
+        self._stopping = True
+        self._wakeup.set()
+
+    async def run(self, *, leave: bool) -> None:
+        """Join, process, and on `stop` commit and close; `leave` decides whether the group is told.
+
+        Raises:
+            ProcessingError: a user function raised; the open transaction was aborted.
+            SerializationError: poison bytes; nothing at or after them was committed.
+            KafkaError: what the failure table calls fatal.
+        """
+        await self._committer.init()
+        try:
+            await self._run_with_children()
+        finally:
+            await self._give_up()
+        if leave:
+            await self._membership.leave()
+
+    async def _run_with_children(self) -> None:
+        """The loop raises one error at a time; it should arrive as itself, not in a group."""
+        failure: StreamsError | None = None
+        async with anyio.create_task_group() as children:
+            self._children = children
+            children.start_soon(self._child, self._membership.run)
+            children.start_soon(self._child, self._restorer.run)
+            children.start_soon(self._child, self._watch_fetcher)
+            try:
+                await self._loop()
+            except StreamsError as error:
+                failure = error
+            finally:
+                children.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+
+    async def _loop(self) -> None:
+        while not self._stopping:
+            try:
+                await self._turn()
+            except KafkaError as error:
+                await self._recover(error)
+        try:
+            await self._commit()
+        except KafkaError as error:
+            log.warning("the last commit failed, its work will be redone by the next owner: %s", error)
+            await self._committer.abort()
+        self._tasks.close(self._tasks.ids)
+
+    async def _turn(self) -> None:
+        """One round of the loop."""
+        self._raise_failure()
+        await self._follow_membership()
+        self._start_restored()
+        self._take_fetched()
+        processed = self._process_slice()
+        await self._hand_over_outputs()
+        idle = not processed and not self._work_waits()
+        if self._commit_due(idle):
+            await self._commit()
+        elif idle:
+            await self._wakeup.wait(self._idle_ms())
+        else:
+            await anyio.lowlevel.checkpoint()
+
+    # --- membership ---------------------------------------------------------------------------------------------------
+
+    async def _follow_membership(self) -> None:
+        match self._membership.take_event():
+            case Assigned(partitions):
+                self._target = self._tasks_of(partitions)
+            case Lost():
+                self._target = frozenset()
+                self._lost = True
+            case None:
+                pass
+        if self._lost:
+            await self._drop_all()
+        held = self._tasks.ids
+        if revoked := held - self._target:
+            await self._hand_back(revoked)
+        if added := self._target - held:
+            self._open_soon(self._tasks.hold(added))
+        elif self._tasks.waits_for_lock:
+            self._open_soon(self._tasks.try_locked())
+
+    async def _hand_back(self, revoked: Iterable[TaskId]) -> None:
+        """Rule: open work of a revoked task is committed first, then it is dropped here, then the others hear of it."""
+        await self._commit()
+        self._tasks.close(revoked)
+        self._membership.release([p for task_id in revoked for p in self._plan.inputs(task_id)])
+
+    async def _drop_all(self) -> None:
+        """Rule: of a lost task nothing is committed."""
+        await self._committer.abort()
+        self._tasks.close(self._tasks.ids)
+        self._owed_records = 0
+        await self._committer.init()
+        self._lost = False
+        self._membership.dropped_all()
+
+    def _tasks_of(self, partitions: Iterable[TopicPartition]) -> frozenset[TaskId]:
+        known = set(self._plan.tasks)
+        tasks = {self._plan.task_of(p) for p in partitions if p.topic in self._plan.topics}
+        if not tasks <= known or any(p.topic not in self._plan.topics for p in partitions):
+            raise TopologyError(
+                "this worker was assigned partitions that its topology does not read: another member of "
+                f"{self._config.application_id} runs a different topology; give it an application_id of its own"
+            )
+        return frozenset(tasks)
+
+    def _open_soon(self, tasks: list[Task]) -> None:
+        if tasks:
+            assert self._children is not None
+            self._children.start_soon(self._open, tasks)
+
+    async def _open(self, tasks: list[Task]) -> None:
+        try:
+            await self._tasks.open(tasks)
+        except StreamsError as error:
+            self._fail(error)
+        self._wakeup.set()
+
+    def _start_restored(self) -> None:
+        for task in self._tasks.start_restored():
+            self._counts["restored"] += task.records_restored
+
+    # --- records ------------------------------------------------------------------------------------------------------
+
+    def _take_fetched(self) -> None:
+        limit = self._config.buffered_bytes_per_partition
+        running = self._tasks.running
+        self._fetcher.pause([p for task in running.values() for p in task.inputs if task.buffered_bytes_of(p) > limit])
+        for batch in self._fetcher.take(TAKE_BYTES):
+            task = running.get(self._plan.task_of(batch.partition))
+            if task is not None:
+                task.enqueue(batch)
+        ends = self._fetcher.end_offsets()
+        for task in running.values():
+            task.learn_end_offsets(ends)
+        self._room.set()
+
+    def _process_slice(self) -> int:
+        """Let each task that can have its turn, oldest first within a task, until the slice is over."""
+        started = self._clock.monotonic_ms()
+        ends_ms = started + SLICE_MS
+        if self._owed_records:
+            ends_ms = min(ends_ms, self._opened_ms + self._config.commit_interval_ms)
+
+        def expired() -> bool:
+            return self._clock.monotonic_ms() >= ends_ms
+
+        processed = 0
+        for task in list(self._tasks.running.values()):
+            processed += task.process(SLICE_RECORDS, expired)
+        if processed and not self._owed_records:
+            self._opened_ms = started
+        self._owed_records += processed
+        self._counts["records_in"] += processed
+        return processed
+
+    async def _hand_over_outputs(self) -> None:
+        for task in self._tasks.running.values():
+            if missing := task.missing_topics():
+                task.learn_partitions(await self._partition_counts(missing))
+            if outputs := task.take_outputs():
+                self._counts["records_out"] += sum(map(len, outputs.values()))
+                self._committer.send(outputs)
+        if self._committer.buffered_bytes > self._config.buffer_memory:
+            await self._committer.wait_for_room()
+
+    async def _partition_counts(self, topics: set[str]) -> dict[str, int]:
+        counts = await self._admin.partition_counts(topics)
+        if unknown := topics - counts.keys():
+            raise TopologyError(
+                f"a sink chose topic {min(unknown)!r}, which does not exist: create it, or choose another"
+            )
+        return counts
+
+    def _work_waits(self) -> bool:
+        now_ms = self._clock.now_ms()
+        return any(task.ready(now_ms) for task in self._tasks.running.values()) or self._fetcher.ready
+
+    async def _watch_fetcher(self) -> None:
+        while True:
+            await self._fetcher.wait()
+            self._wakeup.set()
+            await self._room.wait()
+
+    # --- commit -------------------------------------------------------------------------------------------------------
+
+    def _commit_due(self, idle: bool) -> bool:
+        """At once when there is nothing else to do, otherwise by interval or bytes."""
+        running = self._tasks.running.values()
+        age_ms = self._clock.monotonic_ms() - self._opened_ms
+        if not self._owed_records:
+            # Only positions moved (markers, dropped data): no reader waits for that.
+            return age_ms >= self._config.commit_interval_ms and any(task.offsets() for task in running)
+        if idle or age_ms >= self._config.commit_interval_ms:
+            return True
+        return sum(task.uncommitted_bytes for task in running) >= self._config.commit_max_bytes
+
+    async def _commit(self) -> None:
+        tasks = [task for task in self._tasks.running.values() if task.dirty]
+        if tasks or self._committer.open:
+            await self._hand_over_outputs()
+            await self._committer.commit(tasks)
+            self._counts["commits"] += 1
+            self._backoff_ms = FIRST_BACKOFF_MS
+        self._owed_records = 0
+        self._opened_ms = self._clock.monotonic_ms()
+        assert not any(task.dirty for task in self._tasks.running.values()), "uncommitted work after a commit"
+
+    def _idle_ms(self) -> float:
+        if self._tasks.waits_for_lock:
+            return LOCK_RETRY_MS
+        return self._config.commit_interval_ms
+
+    # --- failures -----------------------------------------------------------------------------------------------------
+
+    async def _child(self, run: Callable[[], Awaitable[None]]) -> None:
+        """Run something beside the loop. What it fails with is raised in the loop, then it runs again."""
+        while True:
+            try:
+                return await run()
+            except StreamsError as error:
+                self._fail(error)
+            await anyio.sleep(FIRST_BACKOFF_MS / 1000)
+
+    def _fail(self, error: StreamsError) -> None:
+        self._failure = self._failure or error
+        self._wakeup.set()
+
+    def _raise_failure(self) -> None:
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+
+    async def _recover(self, error: KafkaError) -> None:
+        """Do what the table says; returns when the tasks are on their way again."""
+        action = decide(error)
+        if action is Action.FATAL:
+            raise error
+        self._counts["redone"] += 1
+        log.warning("work since the last commit is redone (%s): %s", action.value, error)
+        try:
+            await self._committer.abort()
+            if action is Action.MIGRATED:
+                self._membership.lose(str(error))  # the loop drops the tasks when it takes the event
+                return
+            tasks = self._tasks.roll_back()
+            self._owed_records = 0
+            await self._back_off()
+            await self._committer.init()
+            self._open_soon(tasks)
+        except KafkaError as again:
+            self._fail(again)
+            await self._back_off()
+
+    async def _back_off(self) -> None:
+        await anyio.sleep(self._backoff_ms / 1000)
+        self._backoff_ms = min(self._backoff_ms * 2, LONGEST_BACKOFF_MS)
+
+    async def _give_up(self) -> None:
+        """Close dirty what is still open: nothing is committed, nothing uncommitted reaches the disk."""
+        with anyio.CancelScope(shield=True):
+            await self._committer.abort()
+            self._tasks.close(self._tasks.ids)

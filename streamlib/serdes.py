@@ -1,0 +1,267 @@
+"""Values to bytes and back, by type hint, in Kafka's own formats.
+
+    type                 bytes                                          Kafka's serde
+    int                  8 bytes, big-endian, signed                    LongSerde
+    float                8-byte IEEE double                             DoubleSerde
+    str                  UTF-8                                          StringSerde
+    bytes                as they are                                    BytesSerde
+    bool                 one byte                                       BooleanSerde
+    uuid.UUID            its text in UTF-8                              UUIDSerde
+    None                 no bytes                                       VoidSerde
+    Struct, dataclass,   JSON by msgspec; msgpack by choice
+    list, dict, ...
+
+None is never encoded: a null key or value stays null. Encoding is strict about the Python type, so that a serde that
+does not fit is an error where it happens and never a topic full of something else.
+"""
+
+from __future__ import annotations
+
+import struct
+import types
+import typing
+import uuid
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar, cast
+
+import msgspec
+
+from streamlib.errors import TopologyError
+
+T = TypeVar("T")
+
+
+class Serde(msgspec.Struct, Generic[T], frozen=True):
+    """How values of one type become bytes. `type` is the Python type it is for, None if it is not known.
+
+    `encode` raises TypeError, ValueError or `msgspec.MsgspecError` for a value it is not for, `decode` for bytes it
+    cannot read; the caller knows the place and says it.
+
+    >>> serde_for(int).encode(1)
+    b'\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x01'
+    """
+
+    name: str
+    type: Any
+    encode: Callable[[T], bytes]
+    decode: Callable[[bytes], T]
+
+
+def serde_for(type_: Any) -> Serde[Any]:
+    """The serde of a type hint; a `Serde` is returned as it is.
+
+    Raises:
+        TopologyError: neither Kafka nor msgspec has a format for it.
+
+    >>> serde_for(str).decode(b"ann")
+    'ann'
+    """
+    if isinstance(type_, Serde):
+        return type_
+    if type_ in _BUILT_IN:
+        return _BUILT_IN[type_]
+    return Serdes.json(type_)
+
+
+class Serdes:
+    """Serdes by name, for where the type hint alone does not say it.
+
+    >>> Serdes.integer().encode(1)
+    b'\\x00\\x00\\x00\\x01'
+    """
+
+    @staticmethod
+    def string() -> Serde[str]:
+        """UTF-8 text."""
+        return _STRING
+
+    @staticmethod
+    def long() -> Serde[int]:
+        """8 bytes, big-endian; what `int` stands for."""
+        return _LONG
+
+    @staticmethod
+    def integer() -> Serde[int]:
+        """4 bytes, big-endian; Java's Integer."""
+        return _INTEGER
+
+    @staticmethod
+    def short() -> Serde[int]:
+        """2 bytes, big-endian; Java's Short."""
+        return _SHORT
+
+    @staticmethod
+    def double() -> Serde[float]:
+        """8-byte double; what `float` stands for."""
+        return _DOUBLE
+
+    @staticmethod
+    def single() -> Serde[float]:
+        """4-byte float; Java's Float."""
+        return _SINGLE
+
+    @staticmethod
+    def boolean() -> Serde[bool]:
+        """One byte."""
+        return _BOOLEAN
+
+    @staticmethod
+    def bytes() -> Serde[bytes]:
+        """Bytes as they are."""
+        return _BYTES
+
+    @staticmethod
+    def uuid() -> Serde[uuid.UUID]:
+        """The text of a UUID."""
+        return _UUID
+
+    @staticmethod
+    def void() -> Serde[None]:
+        """Nothing but null."""
+        return _VOID
+
+    @staticmethod
+    def json(type_: type[T]) -> Serde[T]:
+        """JSON of anything msgspec handles, checked against the type when it is read.
+
+        Raises:
+            TopologyError: msgspec does not handle the type.
+        """
+        try:
+            return _msgspec("json", type_, msgspec.json.Encoder().encode, msgspec.json.Decoder(type_).decode)
+        except TypeError as error:
+            raise _unsupported(type_, error) from error
+
+    @staticmethod
+    def msgpack(type_: type[T]) -> Serde[T]:
+        """MessagePack of anything msgspec handles.
+
+        Raises:
+            TopologyError: msgspec does not handle the type.
+        """
+        try:
+            encode, decode = msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(type_).decode
+            return _msgspec("msgpack", type_, encode, decode)
+        except TypeError as error:
+            raise _unsupported(type_, error) from error
+
+
+def _unsupported(type_: Any, error: Exception) -> TopologyError:
+    return TopologyError(
+        f"no serde for {type_!r}: {error}; use str, int, float, bytes, uuid.UUID, a msgspec.Struct, or a Serde of your own"
+    )
+
+
+def _msgspec(form: str, type_: Any, encode: Callable[[Any], bytes], decode: Callable[[bytes], Any]) -> Serde[Any]:
+    classes = _classes(type_)
+    name = f"{form}({getattr(type_, '__name__', type_)})"
+    if classes is None:
+        return Serde(name, type_, encode, decode)
+    expected = classes
+
+    def checked(value: Any) -> bytes:
+        if not isinstance(value, expected):
+            raise TypeError(f"{name} cannot encode {type(value).__name__}")
+        return encode(value)
+
+    return Serde(name, type_, checked, decode)
+
+
+def _classes(type_: Any) -> tuple[type, ...] | None:
+    """What isinstance can check of a hint; None if it cannot say anything."""
+    origin = typing.get_origin(type_)
+    if origin in (typing.Union, types.UnionType):
+        parts = [_classes(part) for part in typing.get_args(type_) if part is not type(None)]
+        if any(part is None for part in parts):
+            return None
+        return tuple(each for part in parts for each in cast(tuple[type, ...], part))
+    if isinstance(origin, type):
+        return (origin,)
+    return (type_,) if isinstance(type_, type) and type_ is not object else None
+
+
+def _number(name: str, format_: str, kind: type, example: type) -> Serde[Any]:
+    packer = struct.Struct(format_)
+    pack, unpack, refused = packer.pack, packer.unpack, bool
+
+    def encode(value: Any) -> bytes:
+        if value.__class__ is kind or (isinstance(value, kind) and not isinstance(value, refused)):
+            return pack(value)
+        raise TypeError(f"{name} cannot encode {type(value).__name__}")
+
+    def decode(data: bytes) -> Any:
+        return unpack(data)[0]
+
+    return Serde(name, example, encode, decode)
+
+
+def _encode_float(value: Any) -> bytes:
+    if value.__class__ is float or (isinstance(value, int | float) and not isinstance(value, bool)):
+        return struct.pack(">d", value)
+    raise TypeError(f"double cannot encode {type(value).__name__}")
+
+
+def _encode_bytes(value: Any) -> bytes:
+    if not isinstance(value, bytes):
+        raise TypeError(f"bytes cannot encode {type(value).__name__}")
+    return value
+
+
+def _encode_boolean(value: Any) -> bytes:
+    if not isinstance(value, bool):
+        raise TypeError(f"boolean cannot encode {type(value).__name__}")
+    return b"\x01" if value else b"\x00"
+
+
+def _decode_boolean(data: bytes) -> bool:
+    if len(data) != 1:
+        raise ValueError(f"a boolean is one byte, not {len(data)}")
+    return data != b"\x00"
+
+
+def _encode_uuid(value: Any) -> bytes:
+    if not isinstance(value, uuid.UUID):
+        raise TypeError(f"uuid cannot encode {type(value).__name__}")
+    return str(value).encode()
+
+
+def _decode_uuid(data: bytes) -> uuid.UUID:
+    return uuid.UUID(data.decode())
+
+
+def _encode_void(value: Any) -> bytes:
+    raise TypeError(f"only null can be written here, not {type(value).__name__}")
+
+
+def _decode_void(data: bytes) -> None:
+    """Kafka's VoidDeserializer accepts nothing but null."""
+    raise ValueError(f"only null is expected here, not {len(data)} bytes")
+
+
+def _encode_string(value: Any) -> bytes:
+    if isinstance(value, str):
+        return value.encode()
+    raise TypeError(f"string cannot encode {type(value).__name__}")
+
+
+_STRING: Serde[str] = Serde("string", str, _encode_string, bytes.decode)
+_LONG: Serde[int] = _number("long", ">q", int, int)
+_INTEGER: Serde[int] = _number("integer", ">i", int, int)
+_SHORT: Serde[int] = _number("short", ">h", int, int)
+_DOUBLE: Serde[float] = Serde("double", float, _encode_float, _number("double", ">d", float, float).decode)
+_SINGLE: Serde[float] = _number("float", ">f", float, float)
+_BOOLEAN: Serde[bool] = Serde("boolean", bool, _encode_boolean, _decode_boolean)
+_BYTES: Serde[bytes] = Serde("bytes", bytes, _encode_bytes, bytes)
+_UUID: Serde[uuid.UUID] = Serde("uuid", uuid.UUID, _encode_uuid, _decode_uuid)
+_VOID: Serde[None] = Serde("void", type(None), _encode_void, _decode_void)
+
+_BUILT_IN: dict[Any, Serde[Any]] = {
+    int: _LONG,
+    float: _DOUBLE,
+    str: _STRING,
+    bytes: _BYTES,
+    bool: _BOOLEAN,
+    uuid.UUID: _UUID,
+    None: _VOID,
+    type(None): _VOID,
+}

@@ -1,0 +1,1 @@
+"""Stores: typed views (`stores.py`) over uncommitted writes (`overlay.py`) over committed bytes (`backend.py`)."""

@@ -1,0 +1,40 @@
+"""The port between stores and whatever keeps their bytes: RocksDB on disk, or a dict in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Protocol
+
+
+class Backend(Protocol):
+    """The bytes of all stores of one task.
+
+    Guarantees: `write` is atomic over all stores and positions, so that a store's content always corresponds to
+    its position; nothing uncommitted is ever written. Keys are ordered as unsigned bytes.
+    """
+
+    def get(self, store: str, key: bytes) -> bytes | None:
+        """The value of `key`, or None."""
+        ...
+
+    def scan(
+        self, store: str, start: bytes | None, end: bytes | None, *, reverse: bool = False
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """Rows with `start <= key < end` in key order (reverse: from the end); None is an open bound."""
+        ...
+
+    def write(self, changes: Mapping[str, Mapping[bytes, bytes | None]], positions: Mapping[str, int]) -> None:
+        """Apply `changes[store][key]` (None deletes) and `positions[store]` all together or not at all."""
+        ...
+
+    def positions(self) -> dict[str, int]:
+        """For each store with a changelog: the offset in it up to which (exclusive) the content is complete."""
+        ...
+
+    def clear(self, store: str) -> None:
+        """Forget the store's content and position."""
+        ...
+
+    def close(self) -> None:
+        """Release files and locks; everything written stays."""
+        ...

@@ -1,0 +1,57 @@
+"""A backend in memory: for tests, and for tasks whose stores may be rebuilt from their changelogs."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping
+
+
+class InMemoryBackend:
+    """Dicts with a sorted list of keys beside them, built when a scan asks for it."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, dict[bytes, bytes]] = {}
+        self._sorted: dict[str, list[bytes]] = {}  # keys in order; absent when they have changed
+        self._positions: dict[str, int] = {}
+        self._closed = False
+
+    def get(self, store: str, key: bytes) -> bytes | None:
+        rows = self._rows.get(store)
+        return None if rows is None else rows.get(key)
+
+    def scan(
+        self, store: str, start: bytes | None, end: bytes | None, *, reverse: bool = False
+    ) -> Iterator[tuple[bytes, bytes]]:
+        rows = self._rows.get(store, {})
+        keys = self._sorted.get(store)
+        if keys is None:
+            keys = self._sorted[store] = sorted(rows)
+        first = 0 if start is None else bisect_left(keys, start)
+        last = len(keys) if end is None else bisect_left(keys, end)
+        chosen = keys[first:last]
+        if reverse:
+            chosen.reverse()
+        return iter([(key, rows[key]) for key in chosen])
+
+    def write(self, changes: Mapping[str, Mapping[bytes, bytes | None]], positions: Mapping[str, int]) -> None:
+        assert not self._closed, "write to a closed backend"
+        for store, changed in changes.items():
+            self._sorted.pop(store, None)
+            rows = self._rows.setdefault(store, {})
+            for key, value in changed.items():
+                if value is None:
+                    rows.pop(key, None)
+                else:
+                    rows[key] = value
+        self._positions.update(positions)
+
+    def positions(self) -> dict[str, int]:
+        return dict(self._positions)
+
+    def clear(self, store: str) -> None:
+        self._rows.pop(store, None)
+        self._sorted.pop(store, None)
+        self._positions.pop(store, None)
+
+    def close(self) -> None:
+        self._closed = True

@@ -1,0 +1,157 @@
+"""What has been written to a store since the last commit, over what is committed.
+
+    get/scan --> changes --not there--> backend (committed)
+    put      --> changes
+
+The backend is written by nobody but `Task.commit`, so that a roll-back is: forget the changes. Invariant: `changes` is
+empty whenever no transaction is open or being committed (`assert_empty`).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator
+
+from streamlib.errors import StateStoreError
+from streamlib.state.backend import Backend
+
+DEFAULT_MAX_VALUE_BYTES = 1_000_000
+"""A little below the broker's default `message.max.bytes`: a larger row could never be written to its changelog."""
+
+ROW_OVERHEAD_BYTES = 100
+"""About what a dict entry and two bytes objects cost beside their content."""
+
+
+class Overlay:
+    """The uncommitted writes of one store.
+
+    `changes` maps keys to new rows, None for a delete. `timestamps` has the record's time for each change whose row
+    does not carry one itself. `size_bytes` is what all of it weighs. The three are for the task to read at a commit.
+    """
+
+    __slots__ = ("_max_value_bytes", "_read", "_scan", "_sorted", "changes", "size_bytes", "store", "timestamps")
+
+    def __init__(self, store: str, backend: Backend, max_value_bytes: int = DEFAULT_MAX_VALUE_BYTES) -> None:
+        self.store = store
+        self.changes: dict[bytes, bytes | None] = {}
+        self.timestamps: dict[bytes, int] = {}
+        self.size_bytes = 0
+        self._read = backend.get
+        self._scan = backend.scan
+        self._max_value_bytes = max_value_bytes
+        self._sorted: list[bytes] | None = None  # the keys of `changes` in order; None when they have changed
+
+    def get(self, key: bytes) -> bytes | None:
+        """The row of `key` as the next reader should see it."""
+        changes = self.changes
+        if key in changes:
+            return changes[key]
+        return self._read(self.store, key)
+
+    def put(self, key: bytes, row: bytes) -> None:
+        """Write a row that carries its own timestamp.
+
+        Raises:
+            StateStoreError: the row is larger than the broker would take in the changelog.
+        """
+        size = len(row)
+        if size > self._max_value_bytes:
+            raise self._too_large(key, size)
+        changes = self.changes
+        if key in changes:
+            old = changes[key]
+            self.size_bytes += size if old is None else size - len(old)
+        else:
+            self.size_bytes += size + len(key) + ROW_OVERHEAD_BYTES
+            self._sorted = None
+        changes[key] = row
+
+    def put_at(self, key: bytes, row: bytes, timestamp: int) -> None:
+        """Write a row without a timestamp of its own; `timestamp` goes to the changelog."""
+        self.put(key, row)
+        self.timestamps[key] = timestamp
+
+    def delete(self, key: bytes, timestamp: int) -> None:
+        """Delete a row; `timestamp` is the tombstone's in the changelog."""
+        changes = self.changes
+        if key in changes:
+            self.size_bytes -= len(changes[key] or b"")
+        else:
+            self.size_bytes += len(key) + ROW_OVERHEAD_BYTES
+            self._sorted = None
+        changes[key] = None
+        self.timestamps[key] = timestamp
+
+    def scan(
+        self, start: bytes | None = None, end: bytes | None = None, *, reverse: bool = False
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """Rows with `start <= key < end`, uncommitted ones included, in key order.
+
+        Each row is as it stands when it is reached. Keys that are new since the scan began may be missed.
+        """
+        committed = self._scan(self.store, start, end, reverse=reverse)
+        changed = self._changed_keys(start, end, reverse)
+        return self._merge(committed, changed, reverse) if changed else self._overlaid(committed)
+
+    def clear(self) -> None:
+        """Forget all changes: they are committed, or given up."""
+        # New dicts: whoever still holds the old ones (a producer, a backend write) keeps what it was given.
+        self.changes = {}
+        self.timestamps = {}
+        self.size_bytes = 0
+        self._sorted = None
+
+    def assert_empty(self) -> None:
+        """Check the invariant."""
+        assert not self.changes, f"store {self.store} has {len(self.changes)} uncommitted changes and no transaction"
+
+    def _changed_keys(self, start: bytes | None, end: bytes | None, reverse: bool) -> list[bytes]:
+        if not self.changes:
+            return []
+        if self._sorted is None:
+            self._sorted = sorted(self.changes)
+        first = 0 if start is None else bisect_left(self._sorted, start)
+        last = len(self._sorted) if end is None else bisect_left(self._sorted, end)
+        keys = self._sorted[first:last]
+        if reverse:
+            keys.reverse()
+        return keys
+
+    def _overlaid(self, committed: Iterator[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
+        for key, row in committed:
+            current = self.changes.get(key, row)
+            if current is not None:
+                yield key, current
+
+    def _merge(
+        self, committed: Iterator[tuple[bytes, bytes]], changed: list[bytes], reverse: bool
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """Both in one order; of a key in both, the change counts."""
+        waiting = iter(changed)
+        head = next(waiting, None)
+        for key, row in committed:
+            while head is not None and (head > key if reverse else head < key):
+                if (current := self.changes.get(head)) is not None:
+                    yield head, current
+                head = next(waiting, None)
+            if head == key:
+                head = next(waiting, None)
+            current = self.changes.get(key, row)
+            if current is not None:
+                yield key, current
+        while head is not None:
+            if (current := self.changes.get(head)) is not None:
+                yield head, current
+            head = next(waiting, None)
+
+    def _too_large(self, key: bytes, size: int) -> StateStoreError:
+        return StateStoreError(
+            f"store {self.store}: the value of key {_shortened(key)} takes {size:,} bytes, more than the limit of "
+            f"{self._max_value_bytes:,}: keep less under one key, or raise max_request_size and the broker's "
+            "message.max.bytes"
+        )
+
+
+def _shortened(key: bytes) -> str:
+    text = repr(key)
+    return text if len(text) <= 80 else f"{text[:77]}..."

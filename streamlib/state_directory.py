@@ -1,0 +1,87 @@
+"""The folder where the workers of one host keep their stores, and who holds what in it.
+
+    <state_dir>/<application_id>/
+        slot-0.lock  slot-1.lock ...     one per worker that runs or ran here; holds the worker's identity
+        <group_instance_id>.lock         the same for a static member
+        0_3/                             the stores of task 0_3
+        0_3.aside-<identity>/            a worker's own copy, made while another process would not let go of 0_3
+
+A worker's identity outlives the process, so its transactional ids do too: a worker that comes back finishes its own
+open transaction at once instead of making every reader wait for the transaction's timeout.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from streamlib.config import StreamsConfig
+from streamlib.errors import LockError
+from streamlib.file_lock import FileLock
+from streamlib.records import TaskId
+from streamlib.rocksdb import RocksDBBackend
+from streamlib.state.backend import Backend
+from streamlib.topology.nodes import StoreSpec
+
+MAX_WORKERS = 1024
+_TASK_FOLDER = re.compile(r"(\d+)_(\d+)")
+
+
+class LocalStateDirectory:
+    """One worker's view of the folder. Enter it to take a slot; leaving gives it back.
+
+    Raises:
+        LockError: a static member's slot is held by a living process, or the folder cannot be used.
+    """
+
+    def __init__(self, config: StreamsConfig) -> None:
+        self._root = config.state_path / config.application_id
+        self._instance_id = config.group_instance_id
+        self._memory_bytes = config.rocksdb_memory_bytes
+        self._slot: FileLock | None = None
+
+    @property
+    def identity(self) -> str:
+        """What this worker is called in its transactional ids; the same after a restart."""
+        assert self._slot is not None, "the state directory has not been entered"
+        return self._instance_id or self._slot.note
+
+    def __enter__(self) -> Self:
+        try:
+            self._root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise LockError(
+                f"cannot create the state directory {self._root}: {error.strerror}; choose another state_dir"
+            ) from error
+        self._slot = self._take_slot()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._slot is not None:
+            self._slot.release()
+            self._slot = None
+
+    def open(self, task_id: TaskId, stores: Sequence[StoreSpec], *, aside: bool = False) -> Backend:
+        """See `streamlib.runtime.ports.StateDirectory`."""
+        folder = f"{task_id}.aside-{self.identity}" if aside else str(task_id)
+        return RocksDBBackend(self._root / folder, stores, memory_bytes=self._memory_bytes)
+
+    def stored_tasks(self) -> frozenset[TaskId]:
+        """Tasks with a folder here."""
+        found = (_TASK_FOLDER.fullmatch(path.name) for path in self._root.iterdir())
+        return frozenset(TaskId(int(match[1]), int(match[2])) for match in found if match)
+
+    def _take_slot(self) -> FileLock:
+        if self._instance_id is not None:
+            return FileLock.take(self._root / f"{self._instance_id}.lock", note=self._instance_id)
+        for number in range(MAX_WORKERS):
+            try:
+                return FileLock.take(self._root / f"slot-{number}.lock", note=uuid.uuid4().hex)
+            except LockError:
+                continue
+        raise LockError(f"{MAX_WORKERS} workers already use {self._root}; choose another state_dir")

@@ -1,0 +1,5 @@
+"""The topology: what is read, done and written, as plain values.
+
+`nodes.py` the nodes and stores, `operators.py` what a processor does, `topology.py` the whole and its subtopologies,
+`describe.py` its description in Kafka Streams' words.
+"""

@@ -1,0 +1,89 @@
+"""What a topology is made of: sources, processors, sinks and stores, as plain values.
+
+A processor holds an *operator* (`operators.py`): what it does, as data. The engine compiles operators into closures;
+nothing here runs anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+
+from streamlib.serdes import Serde
+from streamlib.topology.operators import Operator
+
+OffsetReset: TypeAlias = Literal["earliest", "latest"]
+
+TopicChooser: TypeAlias = Callable[[Any, Any, Any], str]
+"""Chooses a sink's topic per record: f(key, value, record context) -> topic name."""
+
+Partitioner: TypeAlias = Callable[[str, Any, Any, int], int]
+"""Chooses a partition: f(topic, key, value, partition count) -> partition."""
+
+TimestampExtractor: TypeAlias = Callable[[Any, int], int]
+"""Chooses a record's time: f(ConsumedRecord, partition time in ms) -> ms; negative drops the record."""
+
+
+class SourceNode(msgspec.Struct, frozen=True, kw_only=True):
+    """Reads topics. `topics` are names as written by the user; internal ones get the application's prefix later."""
+
+    name: str
+    topics: tuple[str, ...]
+    key: Serde[Any]
+    value: Serde[Any]
+    timestamp_extractor: TimestampExtractor | None = None
+    offset_reset: OffsetReset | None = None
+
+
+class ProcessorNode(msgspec.Struct, frozen=True, kw_only=True):
+    """Does something to each record its parents forward. `stores` are the names of the stores it may use."""
+
+    name: str
+    operator: Operator
+    parents: tuple[str, ...]
+    stores: tuple[str, ...] = ()
+
+
+class SinkNode(msgspec.Struct, frozen=True, kw_only=True):
+    """Writes to a topic, fixed or chosen per record."""
+
+    name: str
+    topic: str | TopicChooser
+    key: Serde[Any]
+    value: Serde[Any]
+    parents: tuple[str, ...]
+    partitioner: Partitioner | None = None
+
+
+Node: TypeAlias = SourceNode | ProcessorNode | SinkNode
+
+StoreKind: TypeAlias = Literal["key_value", "timestamped_key_value"]
+
+
+class StoreSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """A state store, by name. `changelog=False` means its content is not kept in Kafka and is lost with the disk."""
+
+    name: str
+    kind: StoreKind
+    key: Serde[Any]
+    value: Serde[Any]
+    persistent: bool = True
+    changelog: bool = True
+    changelog_config: dict[str, str] = {}
+
+    @property
+    def changelog_topic(self) -> str:
+        """The changelog's name without the application's prefix."""
+        return f"{self.name}-changelog"
+
+
+class RepartitionTopic(msgspec.Struct, frozen=True, kw_only=True):
+    """An internal topic that carries records to the task that owns their new key.
+
+    `partitions=None`: as many as the largest topic that feeds it.
+    """
+
+    name: str
+    partitions: int | None = None

@@ -1,0 +1,259 @@
+"""What the exactly-once tests share: topics and records on a real broker, workers as processes, and the verdicts."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import msgspec
+from streamlib.config import StreamsConfig
+from streamlib.serdes import serde_for
+
+from streamlib.kafka.connection import Connection
+from streamlib.records import TopicPartition
+from streamlib.testing.plugin import KafkaTarget
+
+PARTITIONS = 2
+PATIENCE_S = 60
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """One committed output record."""
+
+    partition: int
+    offset: int
+    key: str
+    value: int | str
+
+
+class Bench:
+    """One application's topics on one broker, and its worker processes."""
+
+    def __init__(self, kafka: KafkaTarget, name: str, folder: Path, topology: str = "counter") -> None:
+        self.name = name
+        self.source, self.sink = f"{name}-in", f"{name}-out"
+        self.topology = topology
+        self.folder = folder
+        self.guarantee = "exactly_once_v2"
+        self.settings: dict[str, Any] = {}
+        self.workers: list[Worker] = []
+        self._kafka = kafka
+        self._connection: Connection | None = None
+
+    @property
+    def connection(self) -> Connection:
+        assert self._connection is not None
+        return self._connection
+
+    async def open(self, partitions: int = PARTITIONS) -> None:
+        config = StreamsConfig(application_id=self.name, bootstrap_servers=self._kafka.bootstrap_servers)
+        self._connection = await Connection.open(config)
+        for topic in (self.source, self.sink):
+            await self.connection.admin().create_topic(topic, partitions)
+
+    async def close(self) -> None:
+        for worker in self.workers:
+            worker.kill()
+        if self._connection is not None:
+            await self._connection.close()
+
+    # --- records
+
+    async def produce(self, values: Iterable[tuple[str, str]], transactional_id: str | None = None) -> None:
+        """Write (key, value) pairs; a key's partition is its first letter's."""
+        producer = self.connection.producer(transactional_id)
+        await producer.init()
+        if transactional_id is not None:
+            producer.begin()
+        for key, value in values:
+            partition = TopicPartition(self.source, ord(key[0]) % PARTITIONS)
+            producer.send(partition, [(key.encode(), value.encode(), 1000, ())])
+        await producer.flush()
+        if transactional_id is not None:
+            await producer.end(commit=True)
+        await producer.close()
+
+    async def read(self, topic: str | None = None, value: type = int) -> list[Seen]:
+        """All committed records of a topic (the output), in partition order."""
+        topic = topic or self.sink
+        admin, decode = self.connection.admin(), serde_for(value).decode
+        count = (await admin.partition_counts([topic]))[topic]
+        partitions = [TopicPartition(topic, number) for number in range(count)]
+        ends = await admin.list_offsets(partitions, "latest_stable")
+        positions = await admin.list_offsets(partitions, "earliest")
+        fetcher = self.connection.fetcher()
+        fetcher.add(positions)
+        seen: dict[int, list[Seen]] = defaultdict(list)
+        with anyio.fail_after(PATIENCE_S):
+            while any(positions[p] < ends[p] for p in partitions):
+                await fetcher.wait()
+                for batch in fetcher.take(1 << 20):
+                    positions[batch.partition] = batch.next_offset
+                    number = batch.partition.partition
+                    for record in batch.records():
+                        key = (record.key or b"").decode()
+                        row = None if record.value is None else decode(record.value)
+                        seen[number].append(Seen(number, record.offset, key, row))
+        await fetcher.close()
+        return [record for number in sorted(seen) for record in seen[number]]
+
+    async def committed(self) -> dict[TopicPartition, int]:
+        """The committed offsets of the input, once stable."""
+        partitions = [TopicPartition(self.source, number) for number in range(PARTITIONS)]
+        found = await self.connection.group().fetch_offsets(partitions)
+        return {p: found[p].offset if p in found else 0 for p in partitions}
+
+    async def ends(self) -> dict[TopicPartition, int]:
+        """The log ends of the input, control markers included."""
+        partitions = [TopicPartition(self.source, number) for number in range(PARTITIONS)]
+        return await self.connection.admin().list_offsets(partitions, "latest")
+
+    # --- workers
+
+    def start(self, *faults: dict[str, Any], name: str = "w", **settings: Any) -> Worker:
+        """Start a worker process, a static member of the group, with faults planted."""
+        config = {
+            "application_id": self.name,
+            "bootstrap_servers": self._kafka.bootstrap_servers,
+            "processing_guarantee": self.guarantee,
+            "state_dir": str(self.folder / "state"),
+            "group_instance_id": name,
+            "session_timeout_ms": 6000,
+            "heartbeat_interval_ms": 300,
+            **self.settings,
+            **settings,
+        }
+        worker = Worker(self, name, {k: v for k, v in config.items() if v is not None}, faults)
+        self.workers.append(worker)
+        return worker
+
+    async def until_all_committed(self, *workers: Worker) -> None:
+        """Until the committed offsets are the ends of the input."""
+        await self.until(self._all_committed, *workers)
+
+    async def until_committed(self, total: int, *workers: Worker) -> None:
+        """Until at least so many input offsets are committed."""
+
+        async def enough() -> bool:
+            return sum((await self.committed()).values()) >= total
+
+        await self.until(enough, *workers)
+
+    async def until(self, holds: Callable[[], Any], *workers: Worker) -> None:
+        with anyio.move_on_after(PATIENCE_S):
+            while not await holds():
+                for worker in workers:
+                    assert worker.alive, f"worker {worker.name} died:\n{worker.log}"
+                await anyio.sleep(0.05)
+            return
+        logs = "\n".join(f"--- {worker.name}\n{worker.log}" for worker in self.workers)
+        raise AssertionError(f"not after {PATIENCE_S} s; committed {await self.committed()}\n{logs}")
+
+    async def _all_committed(self) -> bool:
+        return await self.committed() == await self.ends()
+
+
+class Worker:
+    """A worker process."""
+
+    def __init__(self, bench: Bench, name: str, config: dict[str, Any], faults: Sequence[dict[str, Any]]) -> None:
+        self.name = name
+        number = len(bench.workers)
+        self._log_path = bench.folder / f"worker-{number}-{name}.log"
+        self._status_path = bench.folder / f"worker-{number}-{name}.status"
+        job = {
+            "topology": bench.topology,
+            "source": bench.source,
+            "sink": bench.sink,
+            "config": config,
+            "faults": faults,
+            "status_file": str(self._status_path),
+        }
+        script = Path(__file__).with_name("worker_main.py")
+        with self._log_path.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, str(script), msgspec.json.encode(job).decode()], stdout=log, stderr=log
+            )
+
+    @property
+    def log(self) -> str:
+        return self._log_path.read_text(errors="replace")[-6000:]
+
+    @property
+    def alive(self) -> bool:
+        return self.process.poll() is None
+
+    @property
+    def status(self) -> dict[str, Any]:
+        if not self._status_path.exists():
+            return {}
+        found: dict[str, Any] = msgspec.json.decode(self._status_path.read_bytes())
+        return found
+
+    async def until_dead(self) -> int:
+        """Until the process has ended; its exit code."""
+        with anyio.move_on_after(PATIENCE_S):
+            while self.alive:
+                await anyio.sleep(0.02)
+            return self.process.wait()
+        raise AssertionError(f"worker {self.name} does not end\n{self.log}")
+
+    async def until_running(self) -> None:
+        """Until it has tasks and all of them process."""
+        with anyio.move_on_after(PATIENCE_S):
+            while not (self.status.get("state") == "RUNNING" and self.status["tasks"]):
+                assert self.alive, f"worker {self.name} died:\n{self.log}"
+                await anyio.sleep(0.05)
+            return
+        raise AssertionError(f"worker {self.name} does not run: {self.status}\n{self.log}")
+
+    async def stop(self) -> None:
+        """Gracefully, by SIGTERM."""
+        self.process.send_signal(signal.SIGTERM)
+        code = await self.until_dead()
+        assert code == 0, f"worker {self.name} ended with {code}\n{self.log}"
+
+    def kill(self) -> None:
+        """SIGKILL; harmless when it is gone."""
+        if self.alive:
+            self.process.kill()
+        self.process.wait()
+
+    def freeze(self) -> None:
+        os.kill(self.process.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        os.kill(self.process.pid, signal.SIGCONT)
+
+
+@asynccontextmanager
+async def opened(bench: Bench) -> AsyncIterator[Bench]:
+    try:
+        await bench.open()
+        yield bench
+    finally:
+        await bench.close()
+
+
+def numbered(count: int, keys: str = "abcd", start: int = 0) -> list[tuple[str, str]]:
+    """`count` records over the keys, in turn; the value is the number."""
+    return [(keys[number % len(keys)], str(number)) for number in range(start, start + count)]
+
+
+def check_counts(inputs: Iterable[tuple[str, str]], outputs: Iterable[Seen]) -> None:
+    """Every key's counts are exactly 1, 2, 3 ... up to its number of inputs."""
+    wanted: dict[str, int] = defaultdict(int)
+    for key, _ in inputs:
+        wanted[key] += 1
+    found: dict[str, list[int | str]] = defaultdict(list)
+    for record in outputs:
+        found[record.key].append(record.value)
+    assert found == {key: list(range(1, count + 1)) for key, count in wanted.items()}

@@ -1,0 +1,169 @@
+"""A worker process that breaks at a given step: `python worker_main.py JOB`, the job as JSON.
+
+Faults act on the client's requests, so that they hit the real code at the real moment:
+
+    kill before|sent|after <api> <n>    SIGKILL around the n-th request of that API
+    lose-reply <api> <n>                the broker carries it out, the client never hears
+    delay <api> <n> <ms>                the request waits that long before it is sent
+    kill before|after store-write <n>   SIGKILL around the n-th write to the stores
+    wait before <api> <n> <file>        hold the request until the file exists
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import importlib.util
+import os
+import signal
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import anyio
+import msgspec
+from streamlib.config import StreamsConfig
+
+from streamlib.app import KafkaStreams
+from streamlib.errors import ConnectionFailedError, StreamsError
+from streamlib.kafka.connection import Connection
+from streamlib.rocksdb import RocksDBBackend
+
+
+class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One thing to break; `nth` counts from 1."""
+
+    act: str
+    api: str
+    when: str = "before"
+    nth: int = 1
+    ms: int = 0
+    file: str = ""
+
+
+class Job(msgspec.Struct, frozen=True):
+    """What the process is to do."""
+
+    topology: str
+    source: str
+    sink: str
+    config: dict[str, Any]
+    faults: list[Fault] = []
+    status_file: str = ""
+
+
+def die() -> None:
+    """As the out-of-memory killer would: nothing of ours runs after this."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Breaker:
+    """Counts requests and breaks the ones that a fault names."""
+
+    def __init__(self, faults: list[Fault]) -> None:
+        self._faults = faults
+        self._counts: Counter[str] = Counter()
+
+    def due(self, api: str) -> list[Fault]:
+        self._counts[api] += 1
+        return [fault for fault in self._faults if fault.api == api and fault.nth == self._counts[api]]
+
+    def wrap_call(self, call: Any) -> Any:
+        @functools.wraps(call)
+        async def broken(api: str, body: Any, **options: Any) -> Any:
+            due = self.due(api)
+            for fault in due:
+                await before(fault)
+            if any((fault.act, fault.when) == ("kill", "sent") for fault in due):
+                sending = asyncio.ensure_future(call(api, body, **options))
+                await asyncio.sleep(0.0005)
+                die()
+                await sending
+            reply = await call(api, body, **options)
+            for fault in due:
+                if (fault.act, fault.when) == ("kill", "after"):
+                    die()
+                if fault.act == "lose-reply":
+                    raise ConnectionFailedError(api, "", "the reply was lost on purpose")
+            return reply
+
+        return broken
+
+    def wrap_store_write(self) -> None:
+        write = RocksDBBackend.write
+
+        def broken(backend: RocksDBBackend, *arguments: Any) -> None:
+            due = self.due("store-write")
+            if any((fault.act, fault.when) == ("kill", "before") for fault in due):
+                die()
+            write(backend, *arguments)
+            if any((fault.act, fault.when) == ("kill", "after") for fault in due):
+                die()
+
+        RocksDBBackend.write = broken  # type: ignore[method-assign]
+
+
+async def before(fault: Fault) -> None:
+    match fault.act, fault.when:
+        case "kill", "before":
+            die()
+        case "delay", _:
+            await asyncio.sleep(fault.ms / 1000)
+        case "wait", _:
+            Path(fault.file + ".reached").touch()
+            while not Path(fault.file).exists():
+                await asyncio.sleep(0.005)
+        case _:
+            pass
+
+
+def topology(job: Job) -> Any:
+    """Made by a function of `topologies.py` beside this file."""
+    spec = importlib.util.spec_from_file_location("topologies", Path(__file__).with_name("topologies.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return getattr(module, job.topology)(job.source, job.sink)
+
+
+async def report(app: KafkaStreams, path: Path) -> None:
+    """Write the status over and over, each time as a whole."""
+    draft = path.with_suffix(".draft")
+    while True:
+        status = msgspec.to_builtins(app.status) if app.state.value in ("RUNNING", "REBALANCING") else {}
+        draft.write_bytes(msgspec.json.encode({"state": app.state.value, **status}))
+        draft.replace(path)
+        await anyio.sleep(0.05)
+
+
+async def main(job: Job) -> None:
+    breaker = Breaker(job.faults)
+    breaker.wrap_store_write()
+
+    async def connect(config: StreamsConfig) -> Connection:
+        connection = await Connection.open(config)
+        connection.client.call = breaker.wrap_call(connection.client.call)  # type: ignore[method-assign]
+        return connection
+
+    app = KafkaStreams(topology(job), StreamsConfig.load(job.config), connect=connect)
+    async with anyio.create_task_group() as group:
+        if job.status_file:
+            group.start_soon(report, app, Path(job.status_file))
+        await app.run()
+        group.cancel_scope.cancel()
+
+
+if __name__ == "__main__":
+    import logging
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    try:
+        anyio.run(main, msgspec.json.decode(sys.argv[1], type=Job))
+    except BaseExceptionGroup as group:
+        known = group.subgroup(StreamsError)
+        if known is None:
+            raise
+        print("error:", known.exceptions[0], file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,181 @@
+"""Both backends do the same, and RocksDB survives its process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streamlib.errors import LockError
+from streamlib.rocksdb import RocksDBBackend
+from streamlib.serdes import serde_for
+from streamlib.state.backend import Backend
+from streamlib.state.memory import InMemoryBackend
+from streamlib.topology.nodes import StoreSpec
+
+STORES = [
+    StoreSpec(name=name, kind="key_value", key=serde_for(bytes), value=serde_for(bytes)) for name in ("one", "default")
+]
+NAMES = st.sampled_from([spec.name for spec in STORES])
+KEYS = st.binary(max_size=2)
+WRITES = st.lists(
+    st.tuples(
+        st.dictionaries(NAMES, st.dictionaries(KEYS, st.none() | st.binary(max_size=3))),
+        st.dictionaries(NAMES, st.integers(0, 99)),
+    ),
+    max_size=6,
+)
+
+
+@contextmanager
+def rocksdb() -> Iterator[tuple[Path, RocksDBBackend]]:
+    with tempfile.TemporaryDirectory() as folder:
+        backend = RocksDBBackend(Path(folder), STORES)
+        try:
+            yield Path(folder), backend
+        finally:
+            backend.close()
+
+
+def content(backend: Backend) -> dict[str, list[tuple[bytes, bytes]]]:
+    return {spec.name: list(backend.scan(spec.name, None, None)) for spec in STORES}
+
+
+@settings(max_examples=60, deadline=None)
+@given(WRITES, st.none() | KEYS, st.none() | KEYS, st.booleans(), st.none() | NAMES)
+def test_both_backends_are_equal(
+    writes: list[tuple[dict[str, dict[bytes, bytes | None]], dict[str, int]]],
+    start: bytes | None,
+    end: bytes | None,
+    reverse: bool,
+    cleared: str | None,
+) -> None:
+    memory = InMemoryBackend()
+    with rocksdb() as (_, disk):
+        for changes, positions in writes:
+            memory.write(changes, positions)
+            disk.write(changes, positions)
+            for store, changed in changes.items():
+                assert [disk.get(store, key) for key in changed] == [memory.get(store, key) for key in changed]
+        if cleared is not None:
+            memory.clear(cleared)
+            disk.clear(cleared)
+        assert content(disk) == content(memory)
+        assert disk.positions() == memory.positions()
+        for spec in STORES:
+            rows = list(disk.scan(spec.name, start, end, reverse=reverse))
+            assert rows == list(memory.scan(spec.name, start, end, reverse=reverse))
+            assert all(disk.get(spec.name, key) == row for key, row in content(memory)[spec.name])
+
+
+@settings(max_examples=15, deadline=None)
+@given(WRITES)
+def test_a_reopened_database_is_as_it_was(
+    writes: list[tuple[dict[str, dict[bytes, bytes | None]], dict[str, int]]],
+) -> None:
+    with rocksdb() as (folder, backend):
+        for changes, positions in writes:
+            backend.write(changes, positions)
+        before = content(backend), backend.positions()
+        backend.close()
+        again = RocksDBBackend(folder, STORES)
+        assert (content(again), again.positions()) == before
+        again.close()
+
+
+def test_rows_larger_than_the_memory_are_still_read_right() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        backend = RocksDBBackend(Path(folder), STORES, memory_bytes=1 << 20)
+        for start in range(0, 2000, 100):
+            backend.write({"one": {b"%d" % n: b"%d" % n * 200 for n in range(start, start + 100)}}, {})
+        for _ in range(2):
+            assert all(backend.get("one", b"%d" % n) == b"%d" % n * 200 for n in range(2000))
+        backend.write({"one": {b"7": None}}, {})
+        assert backend.get("one", b"7") is None
+        backend.close()
+
+
+def test_a_scan_that_was_not_read_to_its_end_does_not_keep_the_database_open() -> None:
+    with rocksdb() as (folder, backend):
+        backend.write({"one": {b"a": b"1", b"b": b"2"}}, {})
+        scan = backend.scan("one", None, None)
+        assert next(scan) == (b"a", b"1")
+        backend.close()
+        RocksDBBackend(folder, STORES).close()
+        assert list(scan) == []
+
+
+def test_a_store_that_left_the_topology_does_not_hinder_opening() -> None:
+    with rocksdb() as (folder, backend):
+        backend.write({"one": {b"a": b"1"}}, {"one": 1})
+        backend.close()
+        fewer = RocksDBBackend(folder, STORES[1:])
+        assert fewer.positions() == {}
+        fewer.close()
+        again = RocksDBBackend(folder, STORES)
+        assert again.get("one", b"a") == b"1"
+        again.close()
+
+
+def test_a_second_process_is_told_who_holds_the_folder() -> None:
+    program = """
+import sys
+from pathlib import Path
+from streamlib.errors import LockError
+from streamlib.rocksdb import RocksDBBackend
+try:
+    RocksDBBackend(Path(sys.argv[1]), [])
+except LockError as error:
+    print(error)
+"""
+    with rocksdb() as (folder, _):
+        said = subprocess.run([sys.executable, "-c", program, str(folder)], capture_output=True, text=True, check=True)
+        assert f"held by process {os.getpid()}" in said.stdout
+        with pytest.raises(LockError):
+            RocksDBBackend(folder, STORES)
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from streamlib.rocksdb import RocksDBBackend
+from tests.state.test_backends import STORES
+backend = RocksDBBackend(Path(sys.argv[1]), STORES)
+start = backend.positions().get("one", 0)
+for n in range(start + 1, start + 1_000_000):
+    row = b"%d" % n
+    backend.write({"one": {b"k%d" % i: row for i in range(20)}, "default": {b"last": row}}, {"one": n, "default": n})
+    if n == start + 50:
+        print("writing", flush=True)
+"""
+
+
+def test_content_is_what_the_position_says_after_kill_9() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        position = 0
+        for _ in range(3):
+            writer = subprocess.Popen(
+                [sys.executable, "-c", WRITER, folder], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
+            )
+            assert writer.stdout is not None
+            with writer.stdout:
+                assert writer.stdout.readline() == "writing\n"
+                writer.send_signal(signal.SIGKILL)
+            writer.wait()
+            backend = RocksDBBackend(Path(folder), STORES)
+            assert backend.positions()["one"] == backend.positions()["default"] >= position + 50
+            position = backend.positions()["one"]
+            row = b"%d" % position
+            assert {value for _, value in backend.scan("one", None, None)} == {row}
+            assert len(list(backend.scan("one", None, None))) == 20
+            assert backend.get("default", b"last") == row
+            backend.close()
