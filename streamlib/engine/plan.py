@@ -194,6 +194,7 @@ class _Counts:
             **known,
             **{t.name: t.partitions for t in topology.repartition_topics.values() if t.partitions is not None},
         }
+        self._groups = _merged(topology.copartition_groups)
         self._under_way: list[str] = []
 
     def of(self, topic: str) -> int:
@@ -212,15 +213,17 @@ class _Counts:
         return count
 
     def _derive(self, topic: str) -> int:
-        group = [each for group in self._topology.copartition_groups if topic in group for each in group]
-        if given := [self._known[each] for each in group if each in self._known]:
+        if given := [self._known[each] for each in self._group(topic) if each in self._known]:
             return max(given)  # if they differ, `_check_copartitioned` says so
         return max(self._fed_by(each) for each in self._free_group(topic))
 
     def _free_group(self, topic: str) -> set[str]:
         """The topics that get their count together with `topic`."""
-        groups = [group for group in self._topology.copartition_groups if topic in group]
-        return {topic, *(each for group in groups for each in group if each not in self._known)}
+        return {each for each in self._group(topic) if each not in self._known}
+
+    def _group(self, topic: str) -> frozenset[str]:
+        """All that have to have as many partitions as `topic`."""
+        return next((group for group in self._groups if topic in group), frozenset({topic}))
 
     def _fed_by(self, topic: str) -> int:
         """Partitions of the largest topic that feeds a repartition topic."""
@@ -229,6 +232,16 @@ class _Counts:
         if not feeding:
             raise TopologyError(f"nothing writes to {topic}: give it a number, .repartition(partitions=)")
         return max(self.of(each) for each in feeding)
+
+
+def _merged(groups: Iterable[frozenset[str]]) -> list[frozenset[str]]:
+    """Groups that share a topic are one."""
+    merged: list[frozenset[str]] = []
+    for group in groups:
+        touching = [each for each in merged if each & group]
+        merged = [each for each in merged if not each & group]
+        merged.append(group.union(*touching))
+    return merged
 
 
 def _writes(nodes: Mapping[str, Node], topic: str) -> bool:

@@ -12,7 +12,8 @@ from where it was.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -25,6 +26,13 @@ log = logging.getLogger(__name__)
 
 LOG_INTERVAL_MS = 5_000
 TAKE_BYTES = 4 << 20
+
+
+class Bounds(NamedTuple):
+    """The offsets a changelog partition has."""
+
+    start: int
+    end: int
 
 
 class Progress(msgspec.Struct):
@@ -73,29 +81,23 @@ class Restorer:
         """Restorations that have not finished."""
         return self._under_way.values()
 
-    async def prepare(self, tasks: Sequence[Task]) -> list[Restoration]:
-        """Find out how far tasks whose committed offsets are known to be stable have to be restored."""
+    async def bounds(self, tasks: Sequence[Task]) -> dict[TopicPartition, Bounds]:
+        """Where the changelogs begin and end, asked once the tasks' committed offsets are known to be stable."""
         changelogs = [partition for task in tasks for partition in task.changelogs]
         ends = await self._admin.list_offsets(changelogs, "latest")
         starts = await self._admin.list_offsets(changelogs, "earliest")
-        return [
-            Restoration(task, {p: _first_position(task, p, starts[p], ends[p]) for p in task.changelogs})
-            for task in tasks
-        ]
+        return {partition: Bounds(starts[partition], ends[partition]) for partition in changelogs}
 
-    def begin(self, restoration: Restoration) -> None:
+    def begin(self, task: Task, bounds: Mapping[TopicPartition, Bounds]) -> None:
         """Start to read what is missing."""
-        self._under_way[restoration.task.id] = restoration
+        positions = task.restore_positions()
+        restoration = Restoration(task, {p: _first_position(task, p, positions[p], bounds[p]) for p in task.changelogs})
+        self._under_way[task.id] = restoration
         for partition in restoration.changelogs:
             self._owners[partition] = restoration
         if not self._finish_if_done(restoration):
-            self._fetcher.add(
-                {
-                    p: progress.position
-                    for p, progress in restoration.changelogs.items()
-                    if progress.position < progress.end
-                }
-            )
+            missing = {p: at.position for p, at in restoration.changelogs.items() if at.position < at.end}
+            self._fetcher.add(missing)
 
     def forget(self, task_id: TaskId) -> None:
         """Stop restoring a task; what has been restored stays."""
@@ -145,15 +147,14 @@ class Restorer:
             )  # fmt: skip
 
 
-def _first_position(task: Task, partition: TopicPartition, start: int, end: int) -> Progress:
+def _first_position(task: Task, partition: TopicPartition, stored: int | None, bounds: Bounds) -> Progress:
     """Where to begin: at the stored position, or at the log's start if that position cannot be read from."""
-    position = task.restore_positions()[partition]
-    if position is not None and not start <= position <= end:
+    if stored is not None and not bounds.start <= stored <= bounds.end:
         log.warning(
             "task %s: the stored position %d of %s lies outside of the log [%d, %d]; its store is built anew",
-            task.id, position, partition, start, end,
+            task.id, stored, partition, *bounds,
         )  # fmt: skip
         task.backend.clear(task.changelogs[partition])
-        position = None
-    first = start if position is None else position
-    return Progress(first, first, end)
+        stored = None
+    first = bounds.start if stored is None else stored
+    return Progress(first, first, bounds.end)

@@ -127,12 +127,11 @@ class TaskSet:
             )
             for task in tasks
         }
-        restorations = await self._restorer.prepare(tasks)
-        for restoration in restorations:
-            task = restoration.task
+        bounds = await self._restorer.bounds(tasks)
+        for task in tasks:
             if era == self._era and self._opening.get(task.id) is task:  # not revoked or rolled back while we asked
                 self._starting_points[task.id] = points[task.id]
-                self._restorer.begin(restoration)
+                self._restorer.begin(task, bounds)
 
     def start_restored(self) -> list[Task]:
         """Start what has finished restoring, and begin to fetch its inputs."""

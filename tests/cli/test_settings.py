@@ -10,7 +10,7 @@ from streamlib.cli.errors import UsageError
 from streamlib.cli.settings import GivenSettings, load_config
 from streamlib.cli.target import Target
 from streamlib.config import StreamsConfig
-from streamlib.dsl import StreamsBuilder
+from streamlib.dsl.builder import StreamsBuilder
 from streamlib.errors import ConfigError
 
 LAYERS = ("module", "file", "environment", "option")

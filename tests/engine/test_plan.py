@@ -166,3 +166,18 @@ def test_the_fingerprint_is_the_topologys_and_stays() -> None:
     assert plan.fingerprint == make_plan(regrouped(), "app", {"in": 2, "out": 9}).fingerprint
     others = [make_plan(regrouped(3), "app", {"in": 2}), make_plan(regrouped(), "other", {"in": 2})]
     assert plan.fingerprint not in {other.fingerprint for other in others}
+
+
+def test_counts_spread_through_joins_that_share_a_topic() -> None:
+    nodes = [
+        source("s1", "in"),
+        sink("s1", "a-repartition", "k1"),
+        sink("s1", "b-repartition", "k2"),
+        source("a", "a-repartition"),
+        source("b", "b-repartition"),
+        source("rows", "rows"),
+    ]
+    repartition = [RepartitionTopic(name="a-repartition"), RepartitionTopic(name="b-repartition")]
+    groups = [("b-repartition", "a-repartition"), ("a-repartition", "rows")]
+    plan = make_plan(build(nodes, (), repartition, groups), "app", {"in": 9, "rows": 4})
+    assert plan.repartition_topics == {"app-a-repartition": 4, "app-b-repartition": 4}

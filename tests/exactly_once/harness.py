@@ -154,7 +154,11 @@ class Bench:
                     assert worker.alive, f"worker {worker.name} died:\n{worker.log}"
                 await anyio.sleep(0.05)
             return
-        logs = "\n".join(f"--- {worker.name}\n{worker.log}" for worker in self.workers)
+        for worker in self.workers:
+            if worker.alive:
+                worker.process.send_signal(signal.SIGUSR1)
+        await anyio.sleep(0.5)
+        logs = "\n".join(f"--- {worker.name} {worker.status}\n{worker.log}" for worker in self.workers)
         raise AssertionError(f"not after {PATIENCE_S} s; committed {await self.committed()}\n{logs}")
 
     async def _all_committed(self) -> bool:

@@ -72,7 +72,8 @@ async def test_without_its_disk_a_worker_restores_everything(bench: Bench) -> No
     await bench.produce([("a0", ""), ("b0", "")])
     await bench.until_all_committed(elsewhere)
     await elsewhere.stop()
-    assert [r.value for r in await bench.read() if r.key in ("a0", "b0")] == [1, 2, 1, 2]
+    for key in ("a0", "b0"):
+        assert [r.value for r in await bench.read() if r.key == key] == [1, 2]
 
 
 async def test_a_restore_that_is_cut_short_goes_on_where_it_was(bench: Bench) -> None:

@@ -138,7 +138,14 @@ async def report(app: KafkaStreams, path: Path) -> None:
         await anyio.sleep(0.05)
 
 
+def show_tasks() -> None:
+    """Where everything waits; the harness asks by SIGUSR1 when it has waited long enough."""
+    for task in asyncio.all_tasks():
+        task.print_stack(limit=12, file=sys.stderr)
+
+
 async def main(job: Job) -> None:
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, show_tasks)
     breaker = Breaker(job.faults)
     breaker.wrap_store_write()
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 from aiokafka.record.default_records import DefaultRecordBatch
+from aiokafka.record.util import calc_crc32c
 
 from streamlib.errors import ConfigError, ErrorCode, KafkaError
 from streamlib.kafka import batches
@@ -58,8 +59,6 @@ def at_offset(raw: bytearray, offset: int) -> bytes:
 
 
 def with_checksum(raw: bytearray) -> bytearray:
-    from aiokafka.record.util import calc_crc32c
-
     struct.pack_into(">I", raw, _CRC_AT, calc_crc32c(bytes(raw[_ATTRIBUTES_AT:])))
     return raw
 
