@@ -116,11 +116,6 @@ def percentile(sorted_values: Sequence[float], part: float) -> float:
     return sorted_values[rank]
 
 
-def median(values: Sequence[float]) -> float:
-    """The middle one."""
-    return percentile(sorted(values), 0.5)
-
-
 def write_json(path: Path | None, results: Any) -> None:
     """The results as they are, for programs."""
     if path is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import time
 from pathlib import Path
+from statistics import median
 from typing import Annotated
 
 import anyio
@@ -22,7 +23,6 @@ from benchmarks.common import (
     SHORT,
     Bench,
     latest,
-    median,
     order_of,
     percentile,
     run_async,
@@ -228,7 +228,8 @@ def _plot(console: Console, path: Path, options: Options, summary: Summary) -> N
     axes.set(xscale="log", yscale="log", xlabel="records per second", ylabel="latency, ms")
     axes.set_title("Keyed count: producer call to read_committed consumer")
     axes.grid(visible=True, which="both", alpha=0.3)
-    axes.legend()
+    axes.set_xticks(options.rates, [f"{rate:,}" for rate in options.rates], minor=False)
+    axes.legend(ncols=2, fontsize="small")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120, bbox_inches="tight")
     pyplot.close(figure)

@@ -7,6 +7,7 @@ two reports of the worker: the first after it began, and the last before it was 
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import median
 from typing import Annotated
 
 import anyio
@@ -15,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.common import GUARANTEES, SHORT, Bench, latest, median, order_of, run_async, session, write_json
+from benchmarks.common import GUARANTEES, SHORT, Bench, latest, order_of, run_async, session, write_json
 from benchmarks.keyed_count import event
 from streamlib.cli.client import connected, partitions_of, text_record
 from streamlib.cli.report import Report

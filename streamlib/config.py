@@ -196,8 +196,18 @@ def read_toml(file: str | Path | None) -> dict[str, Any]:
         raise ConfigError(f"cannot read {file}: {error.strerror}") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{file} is not TOML: {error}") from error
-    table: dict[str, Any] = content.get("streamlib", content)
-    return table
+    return _dotted(content.get("streamlib", content))
+
+
+def _dotted(table: Mapping[str, Any]) -> dict[str, Any]:
+    """`commit.interval.ms = 50` is three nested tables in TOML; here it is a name again."""
+    found: dict[str, Any] = {}
+    for name, value in table.items():
+        if isinstance(value, dict):
+            found |= {f"{name}.{rest}": inner for rest, inner in _dotted(value).items()}
+        else:
+            found[name] = value
+    return found
 
 
 def _check_fixed(given: str, name: str, value: Any) -> None:

@@ -19,9 +19,14 @@ demo/          `streamlib demo`
 
 from __future__ import annotations
 
+import sys
+
 
 def main() -> None:
     """Run the command line; the process ends with its exit code."""
-    from streamlib.cli.main import run_command_line  # late: a part of the package does not need all of it
+    try:
+        from streamlib.cli.main import run_command_line  # late: a part of the package does not need all of it
 
-    run_command_line()
+        run_command_line()
+    except KeyboardInterrupt:
+        sys.exit(130)  # 128 + SIGINT, as shells say it

@@ -11,7 +11,7 @@ import typer
 
 from streamlib.cli import broker
 from streamlib.cli.demo.command import demo
-from streamlib.cli.errors import INTERRUPTED_EXIT, debug_wanted, describe, exit_code
+from streamlib.cli.errors import debug_wanted, describe, exit_code
 from streamlib.cli.run import run
 from streamlib.cli.supervisor import WorkerFailedError
 from streamlib.cli.topology import topology
@@ -39,8 +39,6 @@ def run_command_line() -> None:
         _end(f"error: {error}", error.exit_code)
     except StreamsError as error:
         _end(f"error: {describe(error, debug=debug_wanted())}", exit_code(error))
-    except KeyboardInterrupt:
-        _end("interrupted", INTERRUPTED_EXIT)
 
 
 @app.callback()

@@ -103,9 +103,14 @@ def _shares(
     stored: Mapping[str, frozenset[TaskId]],
 ) -> dict[str, int]:
     """How many of these tasks each member gets. Who has least so far gets one of the rest, so that the totals stay
-    within one of each other; among equals who owns or stores more of them."""
+    within one of each other; among equals who would have to give one away otherwise, then who owns least elsewhere."""
     each, rest = divmod(len(tasks), len(target))
     owned = {member: sum(owners.get(task) == member for task in tasks) for member in target}
+    elsewhere = {member: sum(owner == member for owner in owners.values()) - owned[member] for member in target}
     kept = {member: sum(task in stored[member] for task in tasks) for member in target}
-    order = sorted(target, key=lambda member: (len(target[member]), -owned[member], -kept[member], member))
+
+    def precedence(member: str) -> tuple[object, ...]:
+        return len(target[member]), owned[member] <= each, elsewhere[member], -kept[member], member
+
+    order = sorted(target, key=precedence)
     return {member: each + (place < rest) for place, member in enumerate(order)}

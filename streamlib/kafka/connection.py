@@ -19,6 +19,7 @@ class Connection:
     def __init__(self, config: StreamsConfig, client: KafkaClient) -> None:
         self._config = config
         self.client = client
+        self._fetchers: list[KafkaFetcher] = []  # they read on until they are closed
 
     @classmethod
     async def open(cls, config: StreamsConfig) -> Self:
@@ -73,8 +74,12 @@ class Connection:
             response_max_bytes=config.fetch_max_bytes,
             max_wait_ms=config.fetch_max_wait_ms,
         )
-        return KafkaFetcher(self.client, settings)
+        fetcher = KafkaFetcher(self.client, settings)
+        self._fetchers.append(fetcher)
+        return fetcher
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Stop reading, then close every connection."""
+        for fetcher in self._fetchers:
+            await fetcher.close()
         await self.client.close()

@@ -415,6 +415,9 @@ class KafkaFetcher:
             await self._give_up_unknown(partitions)
         except KafkaError as error:
             self._warn(str(error))
+            if not error_row(error.code).retriable:
+                for partition in partitions:
+                    self._give_up(partition, error)
         for partition in partitions:
             partition.tries += 1
             partition.asking = False
@@ -422,13 +425,13 @@ class KafkaFetcher:
 
     async def _give_up_unknown(self, partitions: list[_Partition]) -> None:
         """A partition without a leader may come back; one that does not exist is not waited for any longer."""
-        now_s = asyncio.get_running_loop().time()
-        for partition in partitions:
-            assert partition.troubled_since_s is not None
-            patient = (now_s - partition.troubled_since_s) * 1000 < self._settings.unknown_topic_timeout_ms
-            if patient or partition.gone:
-                continue
-            counts = await self._client.partition_counts([partition.name.topic])
+        patience_s = self._settings.unknown_topic_timeout_ms / 1000
+        since_s = asyncio.get_running_loop().time() - patience_s
+        overdue = [each for each in partitions if each.troubled_since_s is not None and each.troubled_since_s < since_s]
+        if not overdue:
+            return
+        counts = await self._client.partition_counts({partition.name.topic for partition in overdue})
+        for partition in overdue:
             if partition.name.partition >= counts.get(partition.name.topic, 0):
                 self._refuse(partition, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
 

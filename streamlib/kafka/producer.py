@@ -175,7 +175,8 @@ class KafkaProducer:
         self._raise_failure()
         assert self._id is not None, "transactions need a transactional id"
         assert self._state is _State.READY, f"begin while {self._state.value}"
-        assert not (self._sendable or self._deliveries), "the last transaction is over"
+        assert not self._sendable, "nothing is left of the last transaction"
+        assert not self._deliveries, "nothing of the last transaction is on its way"
         self._version_2 = self._client.transaction_version >= 2
         self._state = _State.OPEN
 
@@ -229,6 +230,8 @@ class KafkaProducer:
         assert group.generation >= 0, "a coordinator accepts generation -1 from anyone (KIP-447)"
         await self.flush()
         assert self._state is _State.OPEN, f"add_offsets while {self._state.value}"
+        if not offsets:
+            return
         self._touched = True
         try:
             await self._retrying(lambda: self._commit_offsets(group, offsets))
@@ -260,6 +263,7 @@ class KafkaProducer:
     async def close(self) -> None:
         """Drop what is buffered and the connections; does not end an open transaction."""
         self._state = _State.CLOSED
+        self._failure = self._failure or ConnectionFailedError("Produce", self._where, "the producer was closed")
         self._drop_queues()
         await self._stop_deliveries()
         for lane in (self._lane, self._transaction_lane):

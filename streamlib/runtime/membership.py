@@ -191,7 +191,7 @@ class Membership:
             self._settings.topics, tuple(sorted(self.held)), self._generation, self._user_data()
         )
         result = await self._group.join(self._member_id, subscription)
-        if self._lost or self.state is State.LEFT:
+        if self._over():
             return  # while the join was under way
         self._member_id = result.member_id
         if self._went_by(result.generation):
@@ -201,12 +201,15 @@ class Membership:
         self.state = State.SYNCING
         self._tell()
         assignment = await self._group.sync(result.generation, result.member_id, self._decide(result))
-        if self._lost or self.state is State.LEFT:  # while the sync was under way
-            return
+        if self._over():
+            return  # while the sync was under way
         self.rebalances += 1
         self.state = State.STABLE
         self._event = Assigned(frozenset(assignment.partitions))
         self._tell()
+
+    def _over(self) -> bool:
+        return self._lost or self.state is State.LEFT
 
     def _went_by(self, generation: int) -> bool:
         return bool(self.held) and generation > self._joined_generation + 1

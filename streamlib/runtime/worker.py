@@ -6,8 +6,8 @@ Everything that changes a task happens in one loop, in this order, so that no lo
     restored tasks     start
     fetched batches    into the tasks
     a slice of work    oldest record first, at most `SLICE_MS`
-    outputs            to the producer, inside the open transaction
     commit             when nothing is left to do (latency), or by interval or bytes (throughput)
+    outputs            else to the producer, inside the open transaction
 
 Beside the loop run: the membership (heartbeats), the restorer, the watch on the fetcher, and the opening of tasks.
 They never touch a running task; what they find or fail with is looked at in the loop.
@@ -179,12 +179,13 @@ class Worker:
         await self._follow_membership()
         self._start_restored()
         self._take_fetched()
-        processed = self._process_slice()
-        await self._hand_over_outputs()
-        idle = not processed and not self._work_waits()
+        self._process_slice()
+        idle = not self._work_waits()
         if self._commit_due(idle):
-            await self._commit()
-        elif idle:
+            await self._commit()  # outputs and changelogs leave in one request
+            return
+        await self._hand_over_outputs()
+        if idle:
             await self._wakeup.wait(self._idle_ms())
         else:
             await anyio.lowlevel.checkpoint()
@@ -266,7 +267,7 @@ class Worker:
             task.learn_end_offsets(ends)
         self._room.set()
 
-    def _process_slice(self) -> int:
+    def _process_slice(self) -> None:
         """Let each task that can have its turn, oldest first within a task, until the slice is over."""
         started = self._clock.monotonic_ms()
         ends_ms = started + SLICE_MS
@@ -283,7 +284,6 @@ class Worker:
             self._opened_ms = started
         self._owed_records += processed
         self._counts["records_in"] += processed
-        return processed
 
     async def _hand_over_outputs(self) -> None:
         for task in self._tasks.running.values():

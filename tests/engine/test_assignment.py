@@ -20,7 +20,7 @@ def owns(name: str, owned: list[TaskId], generation: int = 1, stored: list[TaskI
 
 
 def settle(
-    all_tasks: list[TaskId], members: list[Member], rounds: int = 3
+    all_tasks: list[TaskId], members: list[Member], rounds: int = 5
 ) -> tuple[dict[str, frozenset[TaskId]], int]:
     """Rebalance until nothing moves; each round the members own what they were given."""
     for number in range(rounds):

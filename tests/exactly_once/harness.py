@@ -31,7 +31,7 @@ class Seen(msgspec.Struct, frozen=True):
     partition: int
     offset: int
     key: str
-    value: int | str
+    value: int | str | None
 
 
 class Bench:
@@ -257,7 +257,7 @@ def check_counts(inputs: Iterable[tuple[str, str]], outputs: Iterable[Seen]) -> 
     wanted: dict[str, int] = defaultdict(int)
     for key, _ in inputs:
         wanted[key] += 1
-    found: dict[str, list[int | str]] = defaultdict(list)
+    found: dict[str, list[int | str | None]] = defaultdict(list)
     for record in outputs:
         found[record.key].append(record.value)
     assert found == {key: list(range(1, count + 1)) for key, count in wanted.items()}

@@ -122,4 +122,4 @@ async def test_at_least_once_loses_nothing_in_the_same_crashes(bench: Bench, ste
     await again.stop()
     last = {record.key: record.value for record in await bench.read()}
     wanted = Counter(key for key, _ in numbered(fed + 20))
-    assert all(int(last[key]) >= count for key, count in wanted.items())
+    assert all(int(last[key] or 0) >= count for key, count in wanted.items())

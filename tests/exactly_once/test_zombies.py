@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
 import anyio
 
-from tests.exactly_once.harness import Bench, check_counts, numbered
+from tests.exactly_once.harness import Bench, Worker, check_counts, numbered
 
 
 async def test_a_stopped_worker_that_wakes_up_repeats_nothing(bench: Bench) -> None:
@@ -118,14 +121,14 @@ async def test_of_two_processes_with_one_instance_id_the_older_stops_and_says_wh
     await second.stop()
 
 
-def _shares(*workers: object) -> object:
+def _shares(*workers: Worker) -> Callable[[], Awaitable[bool]]:
     async def each_has_a_task() -> bool:
-        return all(len(worker.status.get("tasks", ())) == 1 for worker in workers)  # type: ignore[attr-defined]
+        return all(len(worker.status.get("tasks", ())) == 1 for worker in workers)
 
     return each_has_a_task
 
 
-async def _until_exists(path: object) -> None:
+async def _until_exists(path: Path) -> None:
     with anyio.fail_after(30):
-        while not path.exists():  # type: ignore[attr-defined]
+        while not path.exists():
             await anyio.sleep(0.02)

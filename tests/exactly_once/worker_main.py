@@ -101,7 +101,7 @@ class Breaker:
             if any((fault.act, fault.when) == ("kill", "after") for fault in due):
                 die()
 
-        RocksDBBackend.write = broken  # type: ignore[method-assign]
+        RocksDBBackend.write = broken  # type: ignore[method-assign, assignment]
 
 
 async def before(fault: Fault) -> None:

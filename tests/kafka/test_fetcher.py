@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
+import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
@@ -23,6 +25,8 @@ NewFetcher = Callable[..., KafkaFetcher]
 Write = Callable[..., Awaitable[int]]
 PARTITIONS = 4
 A_LOT = 1 << 30
+# A broker begins a new segment, and a fetch ends, where an old timestamp meets the marker's new one.
+NOW_MS = time.time_ns() // 1_000_000
 
 
 @pytest.fixture
@@ -60,7 +64,7 @@ def write(producer: KafkaProducer, admin: KafkaAdmin) -> Write:
 
     async def write(partition: TopicPartition, *values: str, commit: bool = True) -> int:
         producer.begin()
-        producer.send(partition, [(None, value.encode(), 1_000, ()) for value in values])
+        producer.send(partition, [(None, value.encode(), NOW_MS, ()) for value in values])
         ends = await producer.flush()
         await producer.end(commit=commit)
         async with asyncio.timeout(10):
@@ -172,11 +176,11 @@ async def test_open_transaction_is_not_read_until_it_ends(
     partition = partitions[0]
     end = await write(partition, "before")
     producer.begin()
-    producer.send(partition, [(None, b"open", 1_000, ())])
+    producer.send(partition, [(None, b"open", NOW_MS, ())])
     await producer.flush()
     other = KafkaProducer(client, None)
     await other.init()
-    other.send(partition, [(None, b"behind", 1_000, ())])
+    other.send(partition, [(None, b"behind", NOW_MS, ())])
     await other.flush()
     await other.close()
 
@@ -198,7 +202,7 @@ async def test_compressed_records_are_read(
         pytest.importorskip("cramjam")
     producer = KafkaProducer(client, None, ProducerSettings(compression=codec))
     await producer.init()
-    producer.send(partitions[0], [(None, b"value" * 100, 1_000, ())] * 50)
+    producer.send(partitions[0], [(None, b"value" * 100, NOW_MS, ())] * 50)
     await producer.flush()
     assert producer.bytes_sent < 5_000
     await producer.close()
@@ -214,6 +218,62 @@ async def test_batches_larger_than_the_buffer_are_read(
     fetcher = new_fetcher(dict.fromkeys(partitions, 0), buffer_bytes=1_000)
     values = await read(fetcher, dict.fromkeys(partitions, end + 1))
     assert {partition: len(values[partition]) for partition in partitions} == dict.fromkeys(partitions, 3)
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_only_committed_records_come_from_wherever_one_starts(
+    client: KafkaClient,
+    admin: KafkaAdmin,
+    new_fetcher: NewFetcher,
+    partitions: list[TopicPartition],
+    unique_name: UniqueName,
+    seed: int,
+) -> None:
+    """Transactions of three producers, interleaved at random, some aborted, read in small bits."""
+    chance, partition = random.Random(seed), partitions[0]
+    log_of_records = await _interleaved(client, partition, unique_name("tx"), chance)
+    end = (await admin.list_offsets([partition], "latest"))[partition]
+    expected = {offset: value for offset, value, committed in log_of_records if committed}
+    assert len(expected) > 50
+    for start in [0, *chance.sample(range(end), 5)]:
+        fetcher = new_fetcher({partition: start}, buffer_bytes=chance.choice([500, 5_000, 1 << 20]))
+        values = await read(fetcher, {partition: end})
+        assert values[partition] == [value for offset, value in sorted(expected.items()) if offset >= start]
+
+
+async def _interleaved(
+    client: KafkaClient, partition: TopicPartition, name: str, chance: random.Random
+) -> list[tuple[int, str, bool]]:
+    """Offset, value and fate of each record; all transactions are over, and their markers written."""
+    producers = [KafkaProducer(client, f"{name}-{number}") for number in range(3)]
+    written: dict[KafkaProducer, list[tuple[int, str]]] = {}
+    done: list[tuple[int, str, bool]] = []
+    for producer in producers:
+        await producer.init()
+    for number in range(150):
+        producer = chance.choice(producers)
+        if producer not in written:
+            producer.begin()
+            written[producer] = []
+        values = [f"{number}-{each}" for each in range(chance.randint(1, 3))]
+        producer.send(partition, [(None, value.encode(), NOW_MS, ()) for value in values])
+        end = (await producer.flush())[partition]
+        written[producer] += zip(range(end - len(values), end), values, strict=True)
+        if chance.random() < 0.4:
+            done += await _ended(producer, written.pop(producer), commit=chance.random() < 0.5)
+    for producer, rest in written.items():
+        done += await _ended(producer, rest, commit=True)
+    for producer in producers:
+        await producer.init()  # waits for the markers
+        await producer.close()
+    return done
+
+
+async def _ended(
+    producer: KafkaProducer, records: list[tuple[int, str]], *, commit: bool
+) -> list[tuple[int, str, bool]]:
+    await producer.end(commit=commit)
+    return [(offset, value, commit) for offset, value in records]
 
 
 # --- taking

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from types import SimpleNamespace
@@ -23,6 +24,8 @@ from streamlib.runtime.ports import Assignment, Subscription
 UniqueName = Callable[[str], str]
 NewProducer = Callable[..., KafkaProducer]
 PARTITIONS = 3
+# A broker begins a new segment, and a fetch ends, where an old timestamp meets the marker's new one.
+NOW_MS = time.time_ns() // 1_000_000
 
 
 @pytest.fixture
@@ -68,7 +71,7 @@ async def group(client: KafkaClient, unique_name: UniqueName) -> AsyncIterator[t
 
 
 def record(value: str, key: str = "k") -> OutRecord:
-    return (key.encode(), value.encode(), 1_000, ())
+    return (key.encode(), value.encode(), NOW_MS, ())
 
 
 async def read(client: KafkaClient, topic: str, partition: int = 0) -> list[str]:
@@ -111,11 +114,25 @@ class Wire:
         self.drop: Counter[str] = Counter()  # requests still to be lost: the broker never sees them
         self.produce_codes: list[int] = []  # of the next Produce answers; what is refused is not carried out
         self.hold: asyncio.Event | None = None  # Produce waits for it
+        self.at_once = self.most_at_once = 0  # Produce requests under way
+        self.pretended = False  # the leaders named do not exist, any broker does
         self._call = client.call
         monkeypatch.setattr(client, "call", self.call)
 
     async def call(self, api: str, body: Any, **options: Any) -> Any:
+        if api != "Produce":
+            return await self._answer(api, body, **options)
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        try:
+            return await self._answer(api, body, **options)
+        finally:
+            self.at_once -= 1
+
+    async def _answer(self, api: str, body: Any, **options: Any) -> Any:
         self.requests[api] += 1
+        if self.pretended and (options["node"] or 0) < 0:
+            options["node"] = None
         if api == "Produce":
             if self.hold is not None:
                 await self.hold.wait()
@@ -489,6 +506,27 @@ async def test_lost_answer_or_request_is_made_up_for(
         assert producer.retries["NETWORK_EXCEPTION"] == 2
 
 
+async def test_broken_connection_is_made_up_for(
+    client: KafkaClient, producer: KafkaProducer, topic: str, wire: Wire
+) -> None:
+    for number in range(20):
+        producer.begin()
+        producer.send(TopicPartition(topic, 0), [record(str(number))])
+        already = wire.requests["Produce"]
+        while wire.requests["Produce"] == already:
+            await asyncio.sleep(0)
+        for _ in range(number):
+            await asyncio.sleep(0)  # the later, the further the request has come
+        client.disconnect(producer._lane)
+        ending = asyncio.create_task(producer.end(commit=True))
+        while not ending.done() and wire.requests["EndTxn"] <= number:
+            await asyncio.sleep(0)
+        client.disconnect(producer._transaction_lane)
+        await ending
+    assert await read(client, topic) == [str(number) for number in range(20)]
+    assert producer.retries["NETWORK_EXCEPTION"] > 0
+
+
 async def test_order_survives_refusals_and_losses(
     client: KafkaClient, new_producer: NewProducer, topic: str, wire: Wire
 ) -> None:
@@ -553,6 +591,36 @@ async def test_cancelled_commit_leaves_a_producer_that_has_to_be_initialised(
     assert (await read(client, topic))[-1] == "b"
 
 
+# --- several leaders
+
+
+async def test_first_writes_are_made_one_at_a_time_and_later_ones_at_once(
+    client: KafkaClient, producer: KafkaProducer, topic: str, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With transactions version 2: two first writes that meet collide at the coordinator. The leaders are pretended."""
+    await one_transaction(producer, topic, "a")  # the topic has found its leader
+    partitions = [TopicPartition(topic, number) for number in range(PARTITIONS)]
+    monkeypatch.setattr(client, "leader", lambda partition: -100 - partition.partition)
+    wire.pretended = True
+    producer.begin()
+    at_once = []
+    for _ in range(2):
+        wire.hold, wire.most_at_once = asyncio.Event(), 0
+        for partition in partitions:
+            producer.send(partition, [record("b")])
+        flushing = asyncio.create_task(producer.flush())
+        async with asyncio.timeout(5):
+            while not wire.at_once:
+                await asyncio.sleep(0.001)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        wire.hold.set()
+        await flushing
+        at_once.append(wire.most_at_once)
+    await producer.end(commit=True)
+    assert at_once == ([1, PARTITIONS] if client.transaction_version >= 2 else [PARTITIONS, PARTITIONS])
+
+
 # --- sequences, buffers
 
 
@@ -596,7 +664,7 @@ async def test_records_sent_in_one_go_leave_in_one_request(producer: KafkaProduc
         producer.send(TopicPartition(topic, number % PARTITIONS), [record(str(number))])
     await producer.flush()
     assert wire.requests["Produce"] - producer.retries.total() == 1, "a new topic may not know its leader yet"
-    assert len(wire.batches) == PARTITIONS
+    assert producer.records_sent == 30
     await producer.end(commit=True)
 
 
@@ -606,8 +674,12 @@ async def test_close_with_records_on_their_way_is_silent(producer: KafkaProducer
     producer.send(TopicPartition(topic, 0), [record("a")])
     while not wire.requests["Produce"]:
         await asyncio.sleep(0.001)
+    flushing = asyncio.create_task(producer.flush())
+    await asyncio.sleep(0)
     await producer.close()
-    with pytest.raises(AssertionError, match="closed"):
+    with pytest.raises(ConnectionFailedError, match="closed"):
+        await flushing
+    with pytest.raises(ConnectionFailedError, match="closed"):
         producer.send(TopicPartition(topic, 0), [record("a")])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
 import threading
@@ -28,7 +29,10 @@ from streamlib.cli.run import line_printer
 from streamlib.cli.signals import end_like_ctrl_c
 from streamlib.cli.supervisor import Supervisor, SupervisorOptions
 from streamlib.cli.view import Sum, View
+from streamlib.errors import StreamsError
 from streamlib.testing.broker.jars import Progress as OnJar
+
+log = logging.getLogger(__name__)
 
 
 def demo(
@@ -78,7 +82,7 @@ def demo(
 def _run(options: DemoOptions, console: Console) -> tuple[Verdict, Sum]:
     console.print(
         f"word count, exactly once: {options.lines:,} lines at {options.rate:,}/s, {options.workers} workers, "
-        f"Kafka at {options.bootstrap_servers}", highlight=False,
+        f"Kafka at {options.bootstrap_servers}", highlight=False, soft_wrap=True,
     )  # fmt: skip
     env = {PREFIX_VARIABLE: options.prefix}
     merge_stdout = SupervisorOptions(env=env, merge_stdout=True)
@@ -140,7 +144,10 @@ def _state_folder(keep: bool) -> Iterator[Path]:
 
 
 def _clean_up(options: DemoOptions) -> None:
-    anyio.run(remove_traces, options)
+    try:
+        anyio.run(remove_traces, options)
+    except StreamsError as error:
+        log.warning("could not delete the topics of the demo, %s...: %s", options.prefix, error)
 
 
 def _leave_open(console: Console, options: DemoOptions, *, own_broker: bool) -> None:

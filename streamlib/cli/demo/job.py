@@ -140,4 +140,4 @@ async def remove_traces(options: DemoOptions) -> None:
         admin = connection.admin()
         internal = (_REPARTITION_TOPIC.format(options.name), _CHANGELOG_TOPIC.format(options.name))
         await admin.delete_topics([*options.topics, *internal])
-        await admin.delete_groups([options.name])
+        # The group goes by itself: static members are in it until their session ends.
