@@ -161,10 +161,20 @@ def normalise(settings: Mapping[str, Any]) -> dict[str, Any]:
         if name in FIXED:
             _check_fixed(given, name, value)
         elif name in StreamsConfig.__struct_fields__:
-            found[name] = value
+            found[name] = _as_text(value) if name in _TEXTS else value
         else:
             raise ConfigError(unknown_name(given, name))
     return found
+
+
+_TEXTS = ("bootstrap_servers", "state_dir")
+
+
+def _as_text(value: Any) -> Any:
+    """Several servers may be a list, a folder a Path."""
+    if isinstance(value, list | tuple):
+        return ",".join(map(str, value))
+    return str(value) if isinstance(value, Path) else value
 
 
 def unknown_name(given: str, name: str) -> str:

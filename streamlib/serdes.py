@@ -58,8 +58,9 @@ def serde_for(type_: Any) -> Serde[Any]:
     """
     if isinstance(type_, Serde):
         return type_
-    if type_ in _BUILT_IN:
-        return _BUILT_IN[type_]
+    plain = _plain(type_)
+    if isinstance(plain, type | None) and plain in _BUILT_IN:
+        return _BUILT_IN[plain]
     return Serdes.json(type_)
 
 
@@ -148,13 +149,14 @@ class Serdes:
 
 def _unsupported(type_: Any, error: Exception) -> TopologyError:
     return TopologyError(
-        f"no serde for {type_!r}: {error}; use str, int, float, bytes, uuid.UUID, a msgspec.Struct, or a Serde of your own"
+        f"no serde for {type_!r}: {error}; use str, int, float, bytes, uuid.UUID, a msgspec.Struct, "
+        "or a Serde of your own"
     )
 
 
 def _msgspec(form: str, type_: Any, encode: Callable[[Any], bytes], decode: Callable[[bytes], Any]) -> Serde[Any]:
     classes = _classes(type_)
-    name = f"{form}({getattr(type_, '__name__', type_)})"
+    name = f"{form}({type_.__name__ if isinstance(type_, type) else type_})"
     if classes is None:
         return Serde(name, type_, encode, decode)
     expected = classes
@@ -167,8 +169,21 @@ def _msgspec(form: str, type_: Any, encode: Callable[[Any], bytes], decode: Call
     return Serde(name, type_, checked, decode)
 
 
+def _plain(type_: Any) -> Any:
+    """The type behind `X | None` (null needs no serde), `Annotated[X, ...]` and `NewType("Name", X)`."""
+    arguments = [each for each in typing.get_args(type_) if each is not type(None)]
+    if typing.get_origin(type_) in (typing.Union, types.UnionType) and len(arguments) == 1:
+        return _plain(arguments[0])
+    if typing.get_origin(type_) is typing.Annotated:
+        return _plain(arguments[0])
+    if isinstance(type_, typing.NewType):
+        return _plain(type_.__supertype__)
+    return type_
+
+
 def _classes(type_: Any) -> tuple[type, ...] | None:
     """What isinstance can check of a hint; None if it cannot say anything."""
+    type_ = _plain(type_)
     origin = typing.get_origin(type_)
     if origin in (typing.Union, types.UnionType):
         parts = [_classes(part) for part in typing.get_args(type_) if part is not type(None)]
@@ -177,7 +192,9 @@ def _classes(type_: Any) -> tuple[type, ...] | None:
         return tuple(each for part in parts for each in cast(tuple[type, ...], part))
     if isinstance(origin, type):
         return (origin,)
-    return (type_,) if isinstance(type_, type) and type_ is not object else None
+    if typing.is_typeddict(type_):
+        return (dict,)
+    return (type_,) if isinstance(type_, type) and type_ not in (object, Any) else None
 
 
 def _number(name: str, format_: str, kind: type, example: type) -> Serde[Any]:

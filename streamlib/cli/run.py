@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from streamlib.app import KafkaStreams
+from streamlib.app import KafkaStreams, State
 from streamlib.cli.errors import INTERRUPTED_EXIT, debug_wanted
 from streamlib.cli.logs import set_up_logs
 from streamlib.cli.settings import GivenSettings, load_config
@@ -120,7 +120,8 @@ def _view_of(app: KafkaStreams) -> WorkerView:
         report = make_report(app)
     except StreamsNotStartedError:
         return WorkerView(0, Phase.STARTING, None, 0, Totals(), None)
-    return WorkerView(0, Phase.RUNNING, None, 0, Totals().plus(report), report)
+    over = app.state in (State.NOT_RUNNING, State.ERROR)
+    return WorkerView(0, Phase.STOPPED if over else Phase.RUNNING, None, 0, Totals().plus(report), report)
 
 
 def _run_supervised(commands: Sequence[Sequence[str]], console: Console) -> None:

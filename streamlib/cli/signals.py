@@ -12,5 +12,7 @@ def end_like_ctrl_c() -> None:
     def interrupt(signum: int, frame: FrameType | None) -> None:
         signal.raise_signal(signal.SIGINT)
 
+    # A shell starts background jobs with SIGINT ignored, and an ignored signal interrupts nothing.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for each in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(each, interrupt)

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypeVar, overload
 
-from streamlib.dsl.functions import Hint, user_function
+from streamlib.dsl.functions import Hint
 from streamlib.dsl.graph import Point
 from streamlib.dsl.kstream import KStream
 from streamlib.dsl.ktable import KTable
-from streamlib.errors import TopologyError
 from streamlib.serdes import Serde, serde_for
 from streamlib.topology import operators as op
 from streamlib.topology.builder import TopologyBuilder
-from streamlib.topology.nodes import OffsetReset, SourceNode, StoreSpec, TimestampExtractor
+from streamlib.topology.nodes import OffsetReset, StoreSpec, TimestampExtractor
 from streamlib.topology.topology import Topology
 
 K = TypeVar("K")
@@ -135,13 +134,13 @@ class StreamsBuilder:
             store: keep the rows under this name. Without one they are kept only if something looks them up.
             timestamp_extractor: gives a record its time in ms.
             offset_reset: where to start without a committed offset, if not as the configuration says.
-            name: of the nodes.
+            name: of the table's node; the one that reads is `<name>-source`.
 
         >>> users = StreamsBuilder().table("users", key=str, value=str, store="users")
         """
         store_name = self._builder.store_name(f"{topic}-", store)
-        node = self._builder.name("KSTREAM-SOURCE-", name)
-        table_node = self._builder.name("KTABLE-SOURCE-", None if name is None else f"{name}-table-source")
+        node = self._builder.name("KSTREAM-SOURCE-", None if name is None else f"{name}-source")
+        table_node = self._builder.name("KTABLE-SOURCE-", name)
         point = self._source(node, topic, key, value, timestamp_extractor, offset_reset)
         table: KTable[Any, Any] = KTable.source(point.then(table_node, op.TableSource()), store_name)
         if store is not None:
@@ -174,19 +173,7 @@ class StreamsBuilder:
         offset_reset: OffsetReset | None,
     ) -> Point:
         names = (topics,) if isinstance(topics, str) else tuple(topics)
-        if not names or "" in names:
-            raise TopologyError(f"a source needs the names of topics, not {topics!r}")
-        if timestamp_extractor is not None:
-            user_function(timestamp_extractor, "timestamp_extractor")
-        keys, values = serde_for(key), serde_for(value)
-        self._builder.add(
-            SourceNode(
-                name=node,
-                topics=names,
-                key=keys,
-                value=values,
-                timestamp_extractor=timestamp_extractor,
-                offset_reset=offset_reset,
-            )
+        self._builder.add_source(
+            node, *names, key=key, value=value, timestamp_extractor=timestamp_extractor, offset_reset=offset_reset
         )
-        return Point(self._builder, node, keys, values, frozenset(names))
+        return Point(self._builder, node, serde_for(key), serde_for(value), frozenset(names))

@@ -1,4 +1,4 @@
-"""What is asked of user callables, and which types they say they return. Decided once, when the topology is built."""
+"""Which types user functions say they return, and the serdes that follow from them."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ import types
 import typing
 from collections.abc import Callable, Iterable
 from enum import Enum
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias
 
 from streamlib.errors import TopologyError
 from streamlib.serdes import Serde, serde_for
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Unset(Enum):
@@ -26,33 +24,6 @@ UNSET: Final = Unset.UNSET
 
 Hint: TypeAlias = Any
 """A type, a `Serde`, None for always-null, or `UNSET`."""
-
-
-def user_function(function: F, operator: str) -> F:
-    """The function, if an operator can call it.
-
-    Raises:
-        TopologyError: it cannot be called, or has to be awaited.
-    """
-    if not callable(function):
-        raise TopologyError(f"{operator} needs a function, not {function!r}")
-    if _is_async(function):
-        raise TopologyError(
-            f"{operator} was given the async function {_name(function)}: operators call plain functions; "
-            "do slow calls before the records reach Kafka, or in an application that reads the output"
-        )
-    return function
-
-
-def _is_async(function: Callable[..., Any]) -> bool:
-    while isinstance(function, functools.partial):
-        function = function.func
-    call = function if inspect.isroutine(function) else getattr(function, "__call__", function)  # noqa: B004
-    return any(map(inspect.iscoroutinefunction, (function, call))) or inspect.isasyncgenfunction(function)
-
-
-def _name(function: Callable[..., Any]) -> str:
-    return getattr(function, "__qualname__", repr(function))
 
 
 def serde_of(hint: Hint, upstream: Serde[Any], returned: Any = UNSET) -> Serde[Any]:
@@ -93,6 +64,10 @@ def returns_pairs(function: Callable[..., Any]) -> tuple[Any, Any]:
 def _return_hint(function: Callable[..., Any]) -> Any:
     while isinstance(function, functools.partial):
         function = function.func
+    if isinstance(function, type):
+        return function  # a class makes what it is
+    if not inspect.isroutine(function):
+        function = type(function).__call__
     try:
         return typing.get_type_hints(function).get("return", UNSET)
     except (TypeError, NameError, AttributeError):

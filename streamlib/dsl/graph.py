@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from streamlib.errors import TopologyError
 from streamlib.serdes import Serde
 from streamlib.topology.builder import TopologyBuilder
 from streamlib.topology.nodes import Partitioner, ProcessorNode, RepartitionTopic, SinkNode, SourceNode
@@ -49,7 +50,7 @@ class RepartitionOptions(msgspec.Struct, frozen=True):
 
 
 def repartitioned(point: Point, options: RepartitionOptions) -> Point:
-    """Lead a point through an internal topic; always uses three numbers up (`KStreamImpl.createRepartitionedSource`)."""
+    """Lead a point through an internal topic. Uses three numbers up, named or not (`createRepartitionedSource`)."""
     builder = point.builder
     sink, drop, source = (builder.name(prefix) for prefix in ("KSTREAM-SINK-", "KSTREAM-FILTER-", "KSTREAM-SOURCE-"))
     topic = options.name if options.name.endswith(REPARTITION_SUFFIX) else options.name + REPARTITION_SUFFIX
@@ -70,6 +71,16 @@ def repartitioned(point: Point, options: RepartitionOptions) -> Point:
     )
     builder.add(SourceNode(name=source, topics=(topic,), key=point.key, value=point.value))
     return msgspec.structs.replace(point, node=source, sources=frozenset({topic}), rekeyed=False)
+
+
+def check_same_builder(one: Point, other: Point, operator: str) -> None:
+    """What is put together has to grow in the same topology.
+
+    Raises:
+        TopologyError: it does not.
+    """
+    if one.builder is not other.builder:
+        raise TopologyError(f"{operator} of {one.node} and {other.node}: they come from two StreamsBuilders; use one")
 
 
 def _generated(name: str) -> bool:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
-from streamlib.dsl.functions import UNSET, Hint, returns, serde_of, user_function
+from streamlib.dsl.functions import UNSET, Hint, returns, serde_of
 from streamlib.dsl.graph import Point, RepartitionOptions, repartitioned
 from streamlib.dsl.ktable import KTable
 from streamlib.serdes import Serde, Serdes
 from streamlib.topology import operators as op
+from streamlib.topology.functions import user_function
 from streamlib.topology.nodes import StoreSpec
 
 K = TypeVar("K")
@@ -51,7 +52,7 @@ class KGroupedStream(Generic[K, V]):
     def aggregate(
         self,
         initializer: Callable[[], VA],
-        aggregator: Callable[[K, V, VA], VA],
+        aggregator: Callable[[K, V, VA], VA | None],
         *,
         value: Hint = UNSET,
         store: str | None = None,
@@ -64,7 +65,7 @@ class KGroupedStream(Generic[K, V]):
         Args:
             initializer: makes the first aggregate of a key.
             aggregator: makes the next one.
-            value: the aggregate's type.
+            value: the aggregate's type; if not given, what the functions are annotated to return.
             store: the store's name; give one, and the state survives changes of the topology around it.
             name: of the node.
 
@@ -74,7 +75,8 @@ class KGroupedStream(Generic[K, V]):
         [('a', 5), ('a', 12)]
         """
         begin, fold = user_function(initializer, "aggregate"), user_function(aggregator, "aggregate")
-        serde = serde_of(value, self._point.value, returns(aggregator))
+        annotated = returns(aggregator)
+        serde = serde_of(value, self._point.value, returns(initializer) if annotated is UNSET else annotated)
         return self._fold(
             "KSTREAM-AGGREGATE-", lambda named: op.StreamAggregate(named, begin, fold), serde, store, name
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar, overload
 
 import msgspec
 
@@ -15,12 +15,13 @@ from streamlib.dsl.functions import (
     returns_pair,
     returns_pairs,
     serde_of,
-    user_function,
 )
-from streamlib.dsl.graph import Point, RepartitionOptions, repartitioned
+from streamlib.dsl.graph import Point, RepartitionOptions, check_same_builder, repartitioned
 from streamlib.dsl.processor import Processor
 from streamlib.errors import TopologyError
 from streamlib.topology import operators as op
+from streamlib.topology.builder import check_sink
+from streamlib.topology.functions import processor_supplier, user_function
 from streamlib.topology.nodes import Partitioner, ProcessorNode, SinkNode, StoreSpec, TopicChooser
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class KStream(Generic[K, V]):
     def map_values(self, mapper: Callable[[V], VR], *, value: Hint = ..., name: str | None = ...) -> KStream[K, VR]: ...
     @overload
     def map_values(
-        self, mapper: Callable[[K, V], VR], *, with_key: bool, value: Hint = ..., name: str | None = ...
+        self, mapper: Callable[[K, V], VR], *, with_key: Literal[True], value: Hint = ..., name: str | None = ...
     ) -> KStream[K, VR]: ...
     def map_values(
         self, mapper: Callable[..., Any], *, with_key: bool = False, value: Hint = UNSET, name: str | None = None
@@ -107,7 +108,12 @@ class KStream(Generic[K, V]):
     ) -> KStream[K, VR]: ...
     @overload
     def flat_map_values(
-        self, mapper: Callable[[K, V], Iterable[VR]], *, with_key: bool, value: Hint = ..., name: str | None = ...
+        self,
+        mapper: Callable[[K, V], Iterable[VR]],
+        *,
+        with_key: Literal[True],
+        value: Hint = ...,
+        name: str | None = ...,
     ) -> KStream[K, VR]: ...
     def flat_map_values(
         self, mapper: Callable[..., Any], *, with_key: bool = False, value: Hint = UNSET, name: str | None = None
@@ -199,9 +205,12 @@ class KStream(Generic[K, V]):
 
         >>> from streamlib.testing import run_stream
         >>> run_stream(lambda s: s.merge(s.map_values(lambda value: -value)), [("a", 1)])
-        [('a', 1), ('a', -1)]
+        [('a', -1), ('a', 1)]
         """
+        if not isinstance(other, KStream):
+            raise TopologyError(f"merge needs another stream, not {other!r}")
         mine, others = self._point, other._point
+        check_same_builder(mine, others, "merge")
         node = mine.builder.name("KSTREAM-MERGE-", name)
         mine.builder.add(ProcessorNode(name=node, operator=op.PassThrough(), parents=(mine.node, others.node)))
         return KStream(
@@ -251,6 +260,8 @@ class KStream(Generic[K, V]):
         """
         if partitions is not None and partitions < 1:
             raise TopologyError(f"repartition needs at least one partition, not {partitions}")
+        if partitioner is not None:
+            user_function(partitioner, "the partitioner of repartition")
         topic = name if name is not None else self._point.builder.name("KSTREAM-REPARTITION-")
         return KStream(repartitioned(self._typed(key, value), RepartitionOptions(topic, partitions, partitioner)))
 
@@ -325,7 +336,7 @@ class KStream(Generic[K, V]):
         table: KTable[K, V2],
         joiner: Callable[[K, V, V2], VR],
         *,
-        with_key: bool,
+        with_key: Literal[True],
         key: Hint = ...,
         value: Hint = ...,
         result: Hint = ...,
@@ -379,7 +390,7 @@ class KStream(Generic[K, V]):
         table: KTable[K, V2],
         joiner: Callable[[K, V, V2 | None], VR],
         *,
-        with_key: bool,
+        with_key: Literal[True],
         key: Hint = ...,
         value: Hint = ...,
         result: Hint = ...,
@@ -439,8 +450,9 @@ class KStream(Generic[K, V]):
         >>> builder.stream("in", key=str, value=str).process(Numbered, count, value=int).to("out")
         """
         names = tuple(self._added(store) for store in stores)
-        operator = op.Process(user_function(supplier, "process"))
-        node = self._point.builder.name("KSTREAM-PROCESSOR-", name)
+        operator = op.Process(processor_supplier(supplier, "process"))
+        # A given name uses no number up here, unlike elsewhere (`KStreamImpl.process`).
+        node = name if name is not None else self._point.builder.name("KSTREAM-PROCESSOR-")
         point = self._point.then(
             node,
             operator,
@@ -466,8 +478,7 @@ class KStream(Generic[K, V]):
         >>> stream = StreamsBuilder().stream("in", key=str, value=int)
         >>> stream.to(lambda key, value, context: "even" if value % 2 == 0 else "odd")
         """
-        if not isinstance(topic, str):
-            user_function(topic, "to")
+        check_sink(topic, partitioner, "to")
         point = self._typed(key, value)
         node = point.builder.name("KSTREAM-SINK-", name)
         sink = SinkNode(
@@ -506,6 +517,7 @@ class KStream(Generic[K, V]):
         self, table: KTable[K, Any], operator: op.StreamTableJoin, hints: tuple[Hint, Hint, Hint], name: str | None
     ) -> KStream[K, Any]:
         point = self._typed(hints[0], hints[1])
+        check_same_builder(point, table._point, "join")
         if point.rekeyed:
             options = RepartitionOptions(name or point.node, keep_null_keys=operator.left)
             point = repartitioned(point, options)
@@ -517,39 +529,82 @@ class KStream(Generic[K, V]):
         return KStream(point.then(node, operator, *table.lookup_stores(), value=result, sources=sources))
 
 
+Then: TypeAlias = Callable[[KStream[K, V]], KStream[Any, Any] | None]
+"""What is done with a branch in place: what it returns goes by the branch's name; None: nothing does."""
+
+
 class BranchedKStream(Generic[K, V]):
-    """A stream that is being split; finish it with `default_branch` or `no_default_branch`."""
+    """A stream that is being split; `default_branch` or `no_default_branch` gives the branches by name.
+
+    A branch is called the split's name followed by its own, or by its number if it has none (0 for the default).
+    """
 
     def __init__(self, point: Point, node: str) -> None:
         self._point = point
         self._node = node
-        self._predicates: list[Callable[[K, V], object]] = []
-        self._children: list[str] = []
-        point.builder.add(ProcessorNode(name=node, operator=op.Branch((), ()), parents=(point.node,)))
+        self._operator = op.Branch((), ())
+        self._branches: dict[str, KStream[Any, Any]] = {}
+        point.builder.add(ProcessorNode(name=node, operator=self._operator, parents=(point.node,)))
 
-    def branch(self, predicate: Callable[[K, V], object], *, name: str | None = None) -> BranchedKStream[K, V]:
-        """Add a branch, called the split's name followed by this one (by a number if not given)."""
-        self._predicates.append(user_function(predicate, "branch"))
-        self._children.append(self._child(name, len(self._predicates)))
+    def branch(
+        self, predicate: Callable[[K, V], object], *, name: str | None = None, then: Then[K, V] | None = None
+    ) -> BranchedKStream[K, V]:
+        """Add a branch for the records that `predicate(key, value)` accepts and no branch before it did.
+
+        Args:
+            predicate: called with key and value.
+            name: of the branch.
+            then: what to do with the branch at once; what it returns takes the branch's place among the branches, and
+                the branch is not among them if it returns None.
+
+        >>> from streamlib import StreamsBuilder
+        >>> split = StreamsBuilder().stream("in", key=str, value=int).split(name="by-")
+        >>> split = split.branch(lambda key, value: value < 0, name="bad", then=lambda bad: bad.to("bad"))
+        >>> list(split.branch(lambda key, value: value > 100, name="big").no_default_branch())
+        ['by-big']
+        """
+        accepts = user_function(predicate, "branch")
+        old = self._operator
+        child = self._child_name(name, len(old.predicates) + 1)
+        self._add(child, op.Branch((*old.predicates, accepts), (*old.children, child)), then)
         return self
 
-    def default_branch(self, *, name: str | None = None) -> Mapping[str, KStream[K, V]]:
-        """What no predicate accepted is a branch, too. Returns all branches by name."""
-        return self._finish(self._child(name, 0))
+    def default_branch(
+        self, *, name: str | None = None, then: Then[K, V] | None = None
+    ) -> Mapping[str, KStream[Any, Any]]:
+        """What no predicate accepted is a branch, too. Returns all branches by name.
 
-    def no_default_branch(self) -> Mapping[str, KStream[K, V]]:
-        """What no predicate accepted is dropped. Returns all branches by name."""
-        return self._finish(None)
+        >>> from streamlib import StreamsBuilder
+        >>> split = StreamsBuilder().stream("in", key=str, value=int).split(name="by-")
+        >>> list(split.branch(lambda key, value: value > 100).default_branch())
+        ['by-1', 'by-0']
+        """
+        child = self._child_name(name, 0)
+        self._add(child, msgspec.structs.replace(self._operator, default=child), then)
+        return self._branches
 
-    def _child(self, name: str | None, number: int) -> str:
-        child = f"{self._node}-{number}" if name is None else f"{self._node}{name}"
-        self._point.builder.name(child)  # uses a number up
-        self._point.builder.add(ProcessorNode(name=child, operator=op.PassThrough(), parents=(self._node,)))
-        return child
+    def no_default_branch(self) -> Mapping[str, KStream[Any, Any]]:
+        """What no predicate accepted is dropped. Returns all branches by name.
 
-    def _finish(self, default: str | None) -> Mapping[str, KStream[K, V]]:
-        children = tuple(self._children)
-        operator = op.Branch(tuple(self._predicates), children, default)
-        self._point.builder.replace_operator(self._node, operator)
-        names = (*children, default) if default is not None else children
-        return {name: KStream(msgspec.structs.replace(self._point, node=name)) for name in names}
+        >>> from streamlib import StreamsBuilder
+        >>> split = StreamsBuilder().stream("in", key=str, value=int).split(name="by-")
+        >>> list(split.branch(lambda key, value: value > 100).no_default_branch())
+        ['by-1']
+        """
+        return self._branches
+
+    def _child_name(self, name: str | None, number: int) -> str:
+        return f"{self._node}{number if name is None else name}"
+
+    def _add(self, child: str, operator: op.Branch, then: Then[K, V] | None) -> None:
+        if self._operator.default is not None:
+            raise TopologyError(f"split {self._node} has its default branch: add no more branches")
+        builder = self._point.builder
+        builder.name(child)  # uses a number up
+        builder.add(ProcessorNode(name=child, operator=op.PassThrough(), parents=(self._node,)))
+        self._operator = operator
+        builder.replace_operator(self._node, operator)
+        branch: KStream[K, V] = KStream(msgspec.structs.replace(self._point, node=child))
+        result = branch if then is None else user_function(then, "branch")(branch)
+        if result is not None:
+            self._branches[child] = result

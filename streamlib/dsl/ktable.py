@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Generic, Self, TypeVar, overload
+from typing import Any, Generic, Literal, Self, TypeVar, overload
 
-from streamlib.dsl.functions import UNSET, Hint, returns, serde_of, user_function
+from streamlib.dsl.functions import UNSET, Hint, returns, serde_of
 from streamlib.dsl.graph import Point
 from streamlib.dsl.kstream import KStream
 from streamlib.topology import operators as op
+from streamlib.topology.functions import user_function
 from streamlib.topology.nodes import StoreSpec
 
 K = TypeVar("K")
@@ -96,7 +97,7 @@ class KTable(Generic[K, V]):
         self,
         mapper: Callable[[K, V], VR],
         *,
-        with_key: bool,
+        with_key: Literal[True],
         value: Hint = ...,
         store: str | None = ...,
         name: str | None = ...,

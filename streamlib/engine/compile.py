@@ -61,21 +61,37 @@ def _children(nodes: Mapping[str, Node]) -> dict[str, list[str]]:
     return children
 
 
-_ASK_FOR_OLD_VALUES: tuple[type, ...] = ()
-"""Operators that undo a row's old value before they do the new one: table aggregations, foreign-key joins."""
-
-
 def nodes_that_send_old_values(nodes: Mapping[str, Node]) -> set[str]:
-    """Table nodes from which, somewhere downstream, old values are asked for (`KTableImpl.enableSendingOldValues`)."""
+    """Table nodes whose changes carry the old value, because something asks for it and it can be had.
+
+    So far only filters ask, where it costs nothing: over a stored table they leave out deletes of rows that never
+    passed (constructor of `KTableFilter`).
+    """
     sending: set[str] = set()
-    for name, node in reversed(list(nodes.items())):
-        if not isinstance(node, ProcessorNode):
+    for name, node in nodes.items():
+        if not isinstance(node, ProcessorNode) or not isinstance(node.operator, op.TableFilter):
             continue
-        asks = isinstance(node.operator, _ASK_FOR_OLD_VALUES)
-        passes_on = name in sending and isinstance(node.operator, op.TableFilter | op.TableMapValues)
-        if asks or passes_on:
-            sending.update(node.parents)
+        if _enable_old_values(nodes, node.parents[0], sending):
+            sending.add(name)
     return sending
+
+
+def _enable_old_values(nodes: Mapping[str, Node], table: str, sending: set[str]) -> bool:
+    """Let a table send old values, if it knows them (`KTableImpl.enableSendingOldValues`)."""
+    node = nodes[table]
+    assert isinstance(node, ProcessorNode), f"{table} is not a table"
+    match node.operator:
+        case op.StreamAggregate() | op.StreamReduce() | op.StreamCount():
+            known = True
+        case op.TableSource(store=store) | op.StreamToTable(store=store):
+            known = store is not None
+        case op.TableFilter(store=store) | op.TableMapValues(store=store):
+            known = store is not None or _enable_old_values(nodes, node.parents[0], sending)
+        case _:
+            known = False
+    if known:
+        sending.add(table)
+    return known
 
 
 def table_getter(nodes: Mapping[str, Node], stored: Callable[[str], ValueGetter], table: str) -> ValueGetter:

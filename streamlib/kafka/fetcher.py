@@ -212,11 +212,17 @@ class KafkaFetcher:
 
     def _dispatch_soon(self) -> None:
         if self._dispatch_handle is None and not self._closed:
-            self._dispatch_handle = asyncio.get_running_loop().call_soon(self._dispatch)
+            self._dispatch_handle = asyncio.get_running_loop().call_soon(self._dispatch_now)
+
+    def _dispatch_now(self) -> None:
+        self._dispatch_handle = None
+        try:
+            self._dispatch()
+        except Exception as error:
+            self._crashed(error)  # the event loop would only log it
 
     def _dispatch(self) -> None:
         """Ask each leader for what may be asked for, if it has a lane for that."""
-        self._dispatch_handle = None
         by_leader: dict[int, list[_Partition]] = {}
         leaderless = []
         for partition in self._partitions.values():
@@ -272,8 +278,11 @@ class KafkaFetcher:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             assert isinstance(error, Exception)
-            self._crash = self._crash or error
-            self._report_progress()
+            self._crashed(error)
+
+    def _crashed(self, error: Exception) -> None:
+        self._crash = self._crash or error
+        self._report_progress()
 
     async def _fetch(self, leader: int, lane: _Lane, partitions: list[_Partition], wait_ms: int) -> None:
         asked = {partition.name: partition for partition in partitions}

@@ -84,10 +84,11 @@ class _State(Enum):
 class _Outgoing:
     """A batch that has left at least once: its bytes are fixed."""
 
-    __slots__ = ("builder", "data")
+    __slots__ = ("count", "data", "size_bytes")
 
-    def __init__(self, builder: BatchBuilder, data: bytearray) -> None:
-        self.builder = builder
+    def __init__(self, count: int, size_bytes: int, data: bytearray) -> None:
+        self.count = count
+        self.size_bytes = size_bytes  # before compression
         self.data = data
 
 
@@ -303,11 +304,17 @@ class KafkaProducer:
     def _dispatch_soon(self) -> None:
         """Once the caller gives way: what it sends in one go leaves in one request."""
         if self._dispatch_handle is None:
-            self._dispatch_handle = asyncio.get_running_loop().call_soon(self._dispatch)
+            self._dispatch_handle = asyncio.get_running_loop().call_soon(self._dispatch_now)
+
+    def _dispatch_now(self) -> None:
+        self._dispatch_handle = None
+        try:
+            self._dispatch()
+        except Exception as error:
+            self._fail(error)  # the event loop would only log it
 
     def _dispatch(self) -> None:
         """Start a delivery to each leader that has none. Partitions without a leader do not hold up others."""
-        self._dispatch_handle = None
         by_leader: dict[int | None, list[_Queue]] = {}
         for queue in self._sendable.values():
             by_leader.setdefault(self._client.leader(queue.partition), []).append(queue)
@@ -331,11 +338,12 @@ class KafkaProducer:
     def _take_first(self, queue: _Queue) -> _Outgoing:
         assert not queue.busy, "one batch of a partition at a time"
         batch = queue.waiting.popleft()
+        size_bytes = batch.size_bytes
         data = batch.build(self._producer_id, self._epoch, queue.sequence)
         queue.sequence = next_sequence(queue.sequence, batch.count)
         queue.busy = True
         del self._sendable[queue.partition]
-        return _Outgoing(batch, data)
+        return _Outgoing(batch.count, size_bytes, data)
 
     # Delivery
 
@@ -439,11 +447,10 @@ class KafkaProducer:
 
     def _acknowledge(self, partition: TopicPartition, batch: _Outgoing, base_offset: int) -> None:
         assert base_offset >= 0, f"{partition}: acknowledged without an offset"
-        builder = batch.builder
         self._enlisted.add(partition)
-        self._ends[partition] = base_offset + builder.count
-        self._buffered_bytes -= builder.size_bytes
-        self.records_sent += builder.count
+        self._ends[partition] = base_offset + batch.count
+        self._buffered_bytes -= batch.size_bytes
+        self.records_sent += batch.count
         self.bytes_sent += len(batch.data)
         queue = self._queues[partition]
         queue.busy = False

@@ -27,10 +27,13 @@ _T = TypeVar("_T", bound=_Named)
 
 
 class Subtopology(msgspec.Struct, frozen=True):
-    """Nodes that have to run together; `nodes` are their names in the order they were added."""
+    """Nodes that have to run together, by name in the order they were added, and which of them read and write."""
 
     id: int
     nodes: tuple[str, ...]
+    sources: tuple[str, ...]
+    sinks: tuple[str, ...]
+    stores: tuple[str, ...]
 
 
 class Topology:
@@ -76,14 +79,29 @@ class Topology:
         for name in (*sources, *sorted(self.nodes)):
             order.setdefault(root[name], len(order))
         return tuple(
-            Subtopology(number, tuple(name for name in self.nodes if root[name] == group))
+            _subtopology(number, [node for name, node in self.nodes.items() if root[name] == group])
             for group, number in order.items()
         )
+
+
+def _subtopology(number: int, nodes: Sequence[Node]) -> Subtopology:
+    return Subtopology(
+        number,
+        tuple(node.name for node in nodes),
+        tuple(node.name for node in nodes if isinstance(node, SourceNode)),
+        tuple(node.name for node in nodes if isinstance(node, SinkNode)),
+        tuple(dict.fromkeys(store for node in nodes for store in stores_of(node))),
+    )
 
 
 def parents_of(node: Node) -> tuple[str, ...]:
     """The nodes that a node gets its records from."""
     return () if isinstance(node, SourceNode) else node.parents
+
+
+def stores_of(node: Node) -> tuple[str, ...]:
+    """The stores that a node may use."""
+    return node.stores if isinstance(node, ProcessorNode) else ()
 
 
 def _by_name(items: Iterable[_T], kind: str) -> dict[str, _T]:
@@ -96,14 +114,12 @@ def _by_name(items: Iterable[_T], kind: str) -> dict[str, _T]:
 
 
 def _check(topology: Topology) -> None:
+    added: set[str] = set()
     read: dict[str, str] = {}
     for name, node in topology.nodes.items():
-        for parent in parents_of(node):
-            if parent not in topology.nodes:
-                raise TopologyError(f"node {name} has a parent {parent!r} that does not exist")
-            if isinstance(topology.nodes[parent], SinkNode):
-                raise TopologyError(f"node {name} cannot get records from {parent}: a sink forwards nothing")
-        for store in node.stores if isinstance(node, ProcessorNode) else ():
+        _check_parents(topology, node, added)
+        added.add(name)
+        for store in stores_of(node):
             if store not in topology.stores:
                 raise TopologyError(f"node {name} uses store {store!r}, which does not exist: add it to the builder")
         for topic in node.topics if isinstance(node, SourceNode) else ():
@@ -114,6 +130,18 @@ def _check(topology: Topology) -> None:
             read[topic] = name
     if not read:
         raise TopologyError("the topology reads no topic: begin with builder.stream(...) or builder.table(...)")
+
+
+def _check_parents(topology: Topology, node: Node, added: set[str]) -> None:
+    if not isinstance(node, SourceNode) and not node.parents:
+        raise TopologyError(f"node {node.name} has no parent to get records from")
+    for parent in parents_of(node):
+        if parent not in topology.nodes:
+            raise TopologyError(f"node {node.name} has a parent {parent!r} that does not exist")
+        if parent not in added:
+            raise TopologyError(f"node {node.name} was added before its parent {parent}: add the parent first")
+        if isinstance(topology.nodes[parent], SinkNode):
+            raise TopologyError(f"node {node.name} cannot get records from {parent}: a sink forwards nothing")
 
 
 def _connected(nodes: Mapping[str, Node]) -> dict[str, str]:
@@ -128,7 +156,6 @@ def _connected(nodes: Mapping[str, Node]) -> dict[str, str]:
 
     store_users: dict[str, str] = {}
     for name, node in nodes.items():
-        stores = node.stores if isinstance(node, ProcessorNode) else ()
-        for other in (*parents_of(node), *(store_users.setdefault(store, name) for store in stores)):
+        for other in (*parents_of(node), *(store_users.setdefault(store, name) for store in stores_of(node))):
             root[find(other)] = find(name)
     return {name: find(name) for name in nodes}

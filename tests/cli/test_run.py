@@ -137,6 +137,19 @@ async def test_poison_ends_the_run_with_one_line_that_says_where(revenue: Settin
     assert f"{revenue.source}-0" in revenue.log[0]
 
 
+async def test_user_function_that_fails_is_shown_with_the_record_and_its_own_frames(word_count: Setting) -> None:
+    path = word_count.folder / "example.py"
+    path.write_text(path.read_text().replace("lambda line: line.lower().split()", "lambda line: [line[1000]]"))
+    await word_count.produce([b"short"])
+    with word_count.running("--workers", "2", "--log-level", "error") as process:
+        assert await anyio.to_thread.run_sync(process.wait, 40) == 1
+    first, *trace = word_count.log
+    assert first.startswith("error: ")
+    assert f"{word_count.source}-0" in first
+    assert "example.py" in trace[0]
+    assert trace[-1] == "IndexError: string index out of range"
+
+
 def test_unreachable_broker_is_one_line(write_module: Write, streamlib: Command) -> None:
     write_module("flows", MODULE)
     arguments = ("--bootstrap-servers", "127.0.0.1:1", "--set", "request_timeout_ms=1000", "--log-level", "error")

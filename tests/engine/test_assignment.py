@@ -19,9 +19,7 @@ def owns(name: str, owned: list[TaskId], generation: int = 1, stored: list[TaskI
     return Member(name, frozenset(owned), generation, frozenset(stored or ()))
 
 
-def settle(
-    all_tasks: list[TaskId], members: list[Member], rounds: int = 5
-) -> tuple[dict[str, frozenset[TaskId]], int]:
+def settle(all_tasks: list[TaskId], members: list[Member], rounds: int = 5) -> tuple[dict[str, frozenset[TaskId]], int]:
     """Rebalance until nothing moves; each round the members own what they were given."""
     for number in range(rounds):
         given_tasks = assign(all_tasks, members)
@@ -100,9 +98,7 @@ def groups(draw: st.DrawFn) -> tuple[list[TaskId], list[Member]]:
     all_tasks = tasks(*draw(shapes))
     some_tasks = st.frozensets(st.sampled_from(all_tasks))
     names = [f"m{number}" for number in range(draw(st.integers(1, 5)))]
-    return all_tasks, [
-        Member(name, draw(some_tasks), draw(st.integers(1, 3)), draw(some_tasks)) for name in names
-    ]
+    return all_tasks, [Member(name, draw(some_tasks), draw(st.integers(1, 3)), draw(some_tasks)) for name in names]
 
 
 @given(groups())

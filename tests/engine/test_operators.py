@@ -330,9 +330,26 @@ def test_an_aggregates_old_value_is_what_it_was_before_the_aggregator_changed_it
     assert changes(reduce, True, ("a", "x", 0), ("a", "y", 0)) == [("x", None), ("xy", "x")]
 
 
-def test_nothing_asks_for_old_values_yet() -> None:
-    nodes = {node.name: node for node in [source(), processor("t", op.TableSource()), sink("t")]}
-    assert nodes_that_send_old_values(nodes) == set()
+@pytest.mark.parametrize(
+    ("source_store", "map_store", "expected"),
+    [
+        (None, None, set()),
+        ("rows", None, {"table", "mapped", "kept"}),
+        (None, "mapped", {"mapped", "kept"}),
+        ("rows", "mapped", {"mapped", "kept"}),
+    ],
+)
+def test_a_filter_gets_old_values_where_the_table_it_filters_knows_them(
+    source_store: str | None, map_store: str | None, expected: set[str]
+) -> None:
+    nodes = [
+        source(),
+        processor("table", op.TableSource(source_store)),
+        processor("mapped", op.TableMapValues("table", str, store=map_store), "table"),
+        processor("kept", op.TableFilter("mapped", lambda k, v: True), "mapped"),
+        processor("last", op.TableMapValues("kept", str), "kept"),
+    ]
+    assert nodes_that_send_old_values({node.name: node for node in nodes}) == expected
 
 
 def test_a_table_without_rows_cannot_be_joined() -> None:

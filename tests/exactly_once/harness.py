@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -14,11 +15,11 @@ from typing import Any
 
 import anyio
 import msgspec
-from streamlib.config import StreamsConfig
-from streamlib.serdes import serde_for
 
+from streamlib.config import StreamsConfig
 from streamlib.kafka.connection import Connection
 from streamlib.records import TopicPartition
+from streamlib.serdes import serde_for
 from streamlib.testing.plugin import KafkaTarget
 
 PARTITIONS = 2
@@ -57,7 +58,10 @@ class Bench:
         config = StreamsConfig(application_id=self.name, bootstrap_servers=self._kafka.bootstrap_servers)
         self._connection = await Connection.open(config)
         for topic in (self.source, self.sink):
-            await self.connection.admin().create_topic(topic, partitions)
+            await self.create_topic(topic, partitions)
+
+    async def create_topic(self, topic: str, partitions: int = PARTITIONS) -> None:
+        await self.connection.admin().create_topic(topic, partitions)
 
     async def close(self) -> None:
         for worker in self.workers:
@@ -67,15 +71,18 @@ class Bench:
 
     # --- records
 
-    async def produce(self, values: Iterable[tuple[str, str]], transactional_id: str | None = None) -> None:
+    async def produce(
+        self, values: Iterable[tuple[str, str]], transactional_id: str | None = None, topic: str | None = None
+    ) -> None:
         """Write (key, value) pairs; a key's partition is its first letter's."""
+        now_ms = time.time_ns() // 1_000_000  # older than the retention, and the broker would delete them
         producer = self.connection.producer(transactional_id)
         await producer.init()
         if transactional_id is not None:
             producer.begin()
         for key, value in values:
-            partition = TopicPartition(self.source, ord(key[0]) % PARTITIONS)
-            producer.send(partition, [(key.encode(), value.encode(), 1000, ())])
+            partition = TopicPartition(topic or self.source, ord(key[0]) % PARTITIONS)
+            producer.send(partition, [(key.encode(), value.encode(), now_ms, ())])
         await producer.flush()
         if transactional_id is not None:
             await producer.end(commit=True)
@@ -105,21 +112,21 @@ class Bench:
         await fetcher.close()
         return [record for number in sorted(seen) for record in seen[number]]
 
-    async def committed(self) -> dict[TopicPartition, int]:
-        """The committed offsets of the input, once stable."""
-        partitions = [TopicPartition(self.source, number) for number in range(PARTITIONS)]
+    async def committed(self, topic: str | None = None) -> dict[TopicPartition, int]:
+        """The committed offsets of a topic (the input), once stable."""
+        partitions = [TopicPartition(topic or self.source, number) for number in range(PARTITIONS)]
         found = await self.connection.group().fetch_offsets(partitions)
         return {p: found[p].offset if p in found else 0 for p in partitions}
 
-    async def ends(self) -> dict[TopicPartition, int]:
-        """The log ends of the input, control markers included."""
-        partitions = [TopicPartition(self.source, number) for number in range(PARTITIONS)]
+    async def ends(self, topic: str | None = None) -> dict[TopicPartition, int]:
+        """The log ends of a topic (the input), control markers included."""
+        partitions = [TopicPartition(topic or self.source, number) for number in range(PARTITIONS)]
         return await self.connection.admin().list_offsets(partitions, "latest")
 
     # --- workers
 
-    def start(self, *faults: dict[str, Any], name: str = "w", **settings: Any) -> Worker:
-        """Start a worker process, a static member of the group, with faults planted."""
+    def start(self, *faults: dict[str, Any], name: str | None = "w", **settings: Any) -> Worker:
+        """Start a worker process with faults planted; a static member of the group if it has a name."""
         config = {
             "application_id": self.name,
             "bootstrap_servers": self._kafka.bootstrap_servers,
@@ -131,13 +138,17 @@ class Bench:
             **self.settings,
             **settings,
         }
-        worker = Worker(self, name, {k: v for k, v in config.items() if v is not None}, faults)
+        worker = Worker(self, name or "dynamic", {k: v for k, v in config.items() if v is not None}, faults)
         self.workers.append(worker)
         return worker
 
-    async def until_all_committed(self, *workers: Worker) -> None:
-        """Until the committed offsets are the ends of the input."""
-        await self.until(self._all_committed, *workers)
+    async def until_all_committed(self, *workers: Worker, topic: str | None = None) -> None:
+        """Until the committed offsets are the ends of a topic (the input)."""
+
+        async def all_committed() -> bool:
+            return await self.committed(topic) == await self.ends(topic)
+
+        await self.until(all_committed, *workers)
 
     async def until_committed(self, total: int, *workers: Worker) -> None:
         """Until at least so many input offsets are committed."""
@@ -160,9 +171,6 @@ class Bench:
         await anyio.sleep(0.5)
         logs = "\n".join(f"--- {worker.name} {worker.status}\n{worker.log}" for worker in self.workers)
         raise AssertionError(f"not after {PATIENCE_S} s; committed {await self.committed()}\n{logs}")
-
-    async def _all_committed(self) -> bool:
-        return await self.committed() == await self.ends()
 
 
 class Worker:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import anyio
 import pytest
 
 from tests.exactly_once.harness import Bench, check_counts, numbered
@@ -51,6 +52,45 @@ async def test_the_position_goes_past_the_markers_of_a_transactional_input(bench
     await bench.until_all_committed(worker)  # ends include the control markers
     await worker.stop()
     check_counts(numbered(30), await bench.read())
+
+
+async def test_offsets_of_several_inputs_are_committed_with_their_outputs(bench: Bench) -> None:
+    bench.topology = "merged"
+    await bench.create_topic(f"{bench.source}-2")
+    worker = bench.start()
+    await bench.produce(numbered(40))
+    await bench.produce(numbered(40), topic=f"{bench.source}-2")
+    await bench.until_all_committed(worker)
+    await bench.until_all_committed(worker, topic=f"{bench.source}-2")
+    await worker.stop()
+    check_counts(numbered(40) + numbered(40), await bench.read())
+
+
+async def test_workers_that_come_and_go_under_load_lose_and_repeat_nothing(bench: Bench) -> None:
+    """Tasks are revoked while others have an open transaction."""
+    inputs: list[tuple[str, str]] = []
+
+    async def feed(count: int) -> None:
+        for _ in range(count):
+            records = numbered(10, start=len(inputs))
+            inputs.extend(records)
+            await bench.produce(records)
+            await anyio.sleep(0.02)
+
+    first = bench.start(name=None)
+    await feed(30)
+    second = bench.start(name=None)
+    await second.until_running()
+    await feed(30)
+    await first.stop()
+    await feed(30)
+    third = bench.start(name=None)
+    await third.until_running()
+    await feed(30)
+    await bench.until_all_committed(second, third)
+    for worker in (second, third):
+        await worker.stop()
+    check_counts(inputs, await bench.read())
 
 
 async def test_after_a_clean_stop_nothing_has_to_be_restored(bench: Bench) -> None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 
-from streamlib.topology.topology import Topology
-
 from streamlib import StreamsBuilder
+from streamlib.topology.topology import Topology
 
 
 def counter(source: str, sink: str) -> Topology:
@@ -20,6 +19,14 @@ def copy(source: str, sink: str) -> Topology:
     """The output is the input."""
     builder = StreamsBuilder()
     builder.stream(source, key=str, value=str).to(sink)
+    return builder.build()
+
+
+def merged(source: str, sink: str) -> Topology:
+    """A count over two topics."""
+    builder = StreamsBuilder()
+    other = builder.stream(f"{source}-2", key=str, value=str)
+    builder.stream(source, key=str, value=str).merge(other).group_by_key().count(store="counts").to_stream().to(sink)
     return builder.build()
 
 

@@ -4,6 +4,8 @@ Faults act on the client's requests, so that they hit the real code at the real 
 
     kill before|sent|after <api> <n>    SIGKILL around the n-th request of that API
     lose-reply <api> <n>                the broker carries it out, the client never hears
+    cut <api> <n>                       the connection is closed when the request has been sent
+    answer <api> <n> <code>             the broker carries it out, the client hears an error code
     delay <api> <n> <ms>                the request waits that long before it is sent
     kill before|after store-write <n>   SIGKILL around the n-th write to the stores
     wait before <api> <n> <file>        hold the request until the file exists
@@ -23,10 +25,11 @@ from typing import Any
 
 import anyio
 import msgspec
-from streamlib.config import StreamsConfig
 
 from streamlib.app import KafkaStreams
+from streamlib.config import StreamsConfig
 from streamlib.errors import ConnectionFailedError, StreamsError
+from streamlib.kafka.client import KafkaClient
 from streamlib.kafka.connection import Connection
 from streamlib.rocksdb import RocksDBBackend
 
@@ -39,6 +42,7 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     when: str = "before"
     nth: int = 1
     ms: int = 0
+    code: int = 0
     file: str = ""
 
 
@@ -69,7 +73,9 @@ class Breaker:
         self._counts[api] += 1
         return [fault for fault in self._faults if fault.api == api and fault.nth == self._counts[api]]
 
-    def wrap_call(self, call: Any) -> Any:
+    def wrap_call(self, client: KafkaClient) -> Any:
+        call = client.call
+
         @functools.wraps(call)
         async def broken(api: str, body: Any, **options: Any) -> Any:
             due = self.due(api)
@@ -80,8 +86,15 @@ class Breaker:
                 await asyncio.sleep(0.0005)
                 die()
                 await sending
+            if any(fault.act == "cut" for fault in due):
+                sending = asyncio.ensure_future(call(api, body, **options))
+                await asyncio.sleep(0.0005)
+                client.disconnect(options["lane"])
+                return await sending
             reply = await call(api, body, **options)
             for fault in due:
+                if fault.act == "answer":
+                    reply.error_code = fault.code
                 if (fault.act, fault.when) == ("kill", "after"):
                     die()
                 if fault.act == "lose-reply":
@@ -151,7 +164,7 @@ async def main(job: Job) -> None:
 
     async def connect(config: StreamsConfig) -> Connection:
         connection = await Connection.open(config)
-        connection.client.call = breaker.wrap_call(connection.client.call)  # type: ignore[method-assign]
+        connection.client.call = breaker.wrap_call(connection.client)  # type: ignore[method-assign]
         return connection
 
     app = KafkaStreams(topology(job), StreamsConfig.load(job.config), connect=connect)

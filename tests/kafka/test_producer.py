@@ -14,6 +14,7 @@ from aiokafka.record.default_records import DefaultRecordBatch
 
 from streamlib.errors import ConnectionFailedError, ErrorCode, KafkaError
 from streamlib.kafka.admin import KafkaAdmin
+from streamlib.kafka.batches import BatchBuilder
 from streamlib.kafka.client import ClientSettings, KafkaClient
 from streamlib.kafka.fetcher import KafkaFetcher
 from streamlib.kafka.group import KafkaGroup
@@ -367,9 +368,10 @@ async def test_too_large_record_fails_the_transaction_and_cannot_be_committed_ar
 
 
 async def test_batch_refused_by_the_broker_cannot_be_committed_around(
-    client: KafkaClient, admin: KafkaAdmin, producer: KafkaProducer, topic: str
+    client: KafkaClient, admin: KafkaAdmin, producer: KafkaProducer, unique_name: UniqueName
 ) -> None:
-    await admin.set_topic_config(topic, {"max.message.bytes": "1000"})
+    topic = unique_name("small")
+    await admin.create_topic(topic, 2, config={"max.message.bytes": "1000"})
     producer.begin()
     producer.send(TopicPartition(topic, 0), [record("a")])
     await producer.flush()
@@ -603,22 +605,21 @@ async def test_first_writes_are_made_one_at_a_time_and_later_ones_at_once(
     monkeypatch.setattr(client, "leader", lambda partition: -100 - partition.partition)
     wire.pretended = True
     producer.begin()
-    at_once = []
-    for _ in range(2):
+    first = 1 if client.transaction_version >= 2 else PARTITIONS
+    for expected in (first, PARTITIONS):
         wire.hold, wire.most_at_once = asyncio.Event(), 0
         for partition in partitions:
             producer.send(partition, [record("b")])
         flushing = asyncio.create_task(producer.flush())
         async with asyncio.timeout(5):
-            while not wire.at_once:
+            while wire.at_once < expected:
                 await asyncio.sleep(0.001)
         for _ in range(20):
             await asyncio.sleep(0)
         wire.hold.set()
         await flushing
-        at_once.append(wire.most_at_once)
+        assert wire.most_at_once == expected
     await producer.end(commit=True)
-    assert at_once == ([1, PARTITIONS] if client.transaction_version >= 2 else [PARTITIONS, PARTITIONS])
 
 
 # --- sequences, buffers
@@ -656,6 +657,32 @@ async def test_buffer_is_bounded_and_empties(new_producer: NewProducer, topic: s
     await producer.flush()
     assert producer.buffered_bytes == 0
     await producer.end(commit=True)
+
+
+async def test_compressed_batches_leave_the_buffer_empty(
+    client: KafkaClient, new_producer: NewProducer, topic: str
+) -> None:
+    producer = new_producer(f"{topic}-tx", compression="gzip")
+    await producer.init()
+    await one_transaction(producer, topic, *["x" * 1_000] * 50)
+    assert producer.buffered_bytes == 0
+    assert producer.bytes_sent < 5_000
+    assert await read(client, topic) == ["x" * 1_000] * 50
+
+
+async def test_mistake_in_the_background_fails_the_producer(
+    producer: KafkaProducer, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*arguments: object) -> bytearray:
+        raise ValueError("a mistake")
+
+    monkeypatch.setattr(BatchBuilder, "build", broken)
+    producer.begin()
+    producer.send(TopicPartition(topic, 0), [record("a")])
+    with pytest.raises(ValueError, match="a mistake"):
+        await producer.flush()
+    with pytest.raises(ValueError, match="a mistake"):
+        await producer.end(commit=True)
 
 
 async def test_records_sent_in_one_go_leave_in_one_request(producer: KafkaProducer, topic: str, wire: Wire) -> None:

@@ -97,8 +97,10 @@ def _fold(
             else:
                 result_time = max(timestamp, unpack_timestamp(row)[0])
                 old = decode(row[8:])
-            # An aggregator may change what it is given; the change's old value must not change with it.
-            before = decode(encode(old)) if sends_old and old is not None and old is not no_aggregate else None
+            before = None
+            if sends_old and old is not no_aggregate:
+                # Another object: an aggregator may change the one it is given.
+                before = initializer() if row is None else decode(row[8:])
             new = aggregator(key, value, old)
         except Exception as error:
             raise user_error(name, key, error) from error
