@@ -15,9 +15,9 @@ import anyio
 import anyio.abc
 
 from streamlib.config import StreamsConfig
-from streamlib.engine.plan import Plan, make_plan, source_topics
+from streamlib.engine.plan import Plan, make_plan, sink_topics, source_topics
 from streamlib.engine.task import Task
-from streamlib.errors import StreamsError, StreamsNotStartedError
+from streamlib.errors import StreamsError, StreamsNotStartedError, TopologyError
 from streamlib.kafka.connection import Connection
 from streamlib.records import TaskId
 from streamlib.runtime.assignor import assignor, user_data
@@ -216,7 +216,12 @@ async def plan_and_prepare(topology: Topology, config: StreamsConfig, admin: Adm
     Raises:
         TopologyError: a topic is missing, inputs are not co-partitioned, or an internal topic has the wrong shape.
     """
-    counts = await admin.partition_counts(source_topics(topology))
+    counts = await admin.partition_counts((*source_topics(topology), *sink_topics(topology)))
+    if missing := [topic for topic in sink_topics(topology) if topic not in counts]:
+        raise TopologyError(
+            f"topics that the topology writes to do not exist: {', '.join(missing)}: "
+            "create them before the application starts"
+        )
     plan = make_plan(topology, config.application_id, counts)
     repartition = [
         TopicSpec(name, partitions, {"cleanup.policy": "delete", "retention.ms": "-1"})

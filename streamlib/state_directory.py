@@ -24,6 +24,8 @@ from streamlib.file_lock import FileLock
 from streamlib.records import TaskId
 from streamlib.rocksdb import RocksDBBackend
 from streamlib.state.backend import Backend
+from streamlib.state.memory import InMemoryBackend
+from streamlib.state.split import SplitBackend
 from streamlib.topology.nodes import StoreSpec
 
 MAX_WORKERS = 1024
@@ -68,8 +70,13 @@ class LocalStateDirectory:
 
     def open(self, task_id: TaskId, stores: Sequence[StoreSpec], *, aside: bool = False) -> Backend:
         """See `streamlib.runtime.ports.StateDirectory`."""
+        on_disk = [spec for spec in stores if spec.persistent]
+        if not on_disk:
+            return InMemoryBackend()
         folder = f"{task_id}.aside-{self.identity}" if aside else str(task_id)
-        return RocksDBBackend(self._root / folder, stores, memory_bytes=self._memory_bytes)
+        disk = RocksDBBackend(self._root / folder, on_disk, memory_bytes=self._memory_bytes)
+        in_memory = frozenset(spec.name for spec in stores if not spec.persistent)
+        return SplitBackend(disk, in_memory) if in_memory else disk
 
     def stored_tasks(self) -> frozenset[TaskId]:
         """Tasks with a folder here."""

@@ -258,7 +258,9 @@ class Task:
         partition, record = self._cursor.partition, self._cursor.record
         if partition is None or record is None or getattr(error, "offset", None) is not None:
             return
-        error.args = (f"{error} [while processing {partition}, offset {record.offset}]",)
+        error.args = (
+            f"{error} [while processing topic {partition.topic}, partition {partition.partition}, offset {record.offset}]",
+        )
         if isinstance(error, ProcessingError):
             error.topic, error.partition, error.offset = *partition, record.offset
 

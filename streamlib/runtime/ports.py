@@ -161,7 +161,7 @@ class Producer(Protocol):
         ...
 
     async def end(self, *, commit: bool) -> None:
-        """End the transaction; asks again with the same epoch when the outcome is unknown. An empty one costs nothing."""
+        """End the transaction; asks again with the same epoch if the outcome is unknown. An empty one costs nothing."""
         ...
 
     async def close(self) -> None:

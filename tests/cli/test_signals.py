@@ -11,8 +11,8 @@ import signal, time
 from streamlib.cli.signals import end_like_ctrl_c
 signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell does for its background jobs
 end_like_ctrl_c()
-print("ready", flush=True)
 try:
+    print("ready", flush=True)
     time.sleep(60)
 except KeyboardInterrupt:
     print("cleaned up", flush=True)

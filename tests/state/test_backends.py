@@ -20,6 +20,7 @@ from streamlib.rocksdb import RocksDBBackend
 from streamlib.serdes import serde_for
 from streamlib.state.backend import Backend
 from streamlib.state.memory import InMemoryBackend
+from streamlib.state.split import SplitBackend
 from streamlib.topology.nodes import StoreSpec
 
 STORES = [
@@ -75,6 +76,24 @@ def test_both_backends_are_equal(
             rows = list(disk.scan(spec.name, start, end, reverse=reverse))
             assert rows == list(memory.scan(spec.name, start, end, reverse=reverse))
             assert all(disk.get(spec.name, key) == row for key, row in content(memory)[spec.name])
+
+
+@settings(max_examples=60, deadline=None)
+@given(WRITES, NAMES)
+def test_stores_in_memory_and_on_disk_side_by_side_are_as_in_one_place(
+    writes: list[tuple[dict[str, dict[bytes, bytes | None]], dict[str, int]]], in_memory: str
+) -> None:
+    whole, disk = InMemoryBackend(), InMemoryBackend()
+    split = SplitBackend(disk, frozenset({in_memory}))
+    for changes, positions in writes:
+        whole.write(changes, positions)
+        split.write(changes, positions)
+    assert content(split) == content(whole)
+    assert split.positions() == whole.positions()
+    assert in_memory not in disk.positions()
+    assert not list(disk.scan(in_memory, None, None))
+    split.clear(in_memory)
+    assert not list(split.scan(in_memory, None, None))
 
 
 @settings(max_examples=15, deadline=None)
