@@ -37,6 +37,7 @@ from streamlib.errors import StreamsError
 
 PARTS = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
 
+_WARM_UP_RATE = 1_000
 _WARM_UP_SECONDS = 2.0
 _PATIENCE_SECONDS = 30.0
 
@@ -88,6 +89,7 @@ def main(
 async def _measure_all(options: Options, bootstrap_servers: str, console: Console) -> list[Run]:
     async with connected(bootstrap_servers, "benchmark") as connection:
         bench = Bench(connection, bootstrap_servers, console, options.partitions, options.settings)
+        await _warm_up(bench, options)
         runs = []
         for rate in options.rates:
             for round_ in range(options.rounds):
@@ -96,6 +98,13 @@ async def _measure_all(options: Options, bootstrap_servers: str, console: Consol
                     figures = "  ".join(f"{name} {ms:.1f}" for name, ms in runs[-1].ms.items())
                     bench.say(f"{rate:>6}/s  {SHORT[guarantee]:<13}  {figures} ms")
         return runs
+
+
+async def _warm_up(bench: Bench, options: Options) -> None:
+    """A broker that has just started is slow until the JVM has compiled what it does, and would spoil the first run."""
+    bench.say("warming up ...")
+    for guarantee in GUARANTEES:
+        await _measure(bench, guarantee, _WARM_UP_RATE, msgspec.structs.replace(options, seconds=_WARM_UP_SECONDS))
 
 
 async def _measure(bench: Bench, guarantee: str, rate: int, options: Options) -> Run:

@@ -26,6 +26,14 @@ class TopicPartition(NamedTuple):
     def __str__(self) -> str:
         return f"{self.topic}-{self.partition}"
 
+    def at(self, offset: int) -> str:
+        """One record's place, in words.
+
+        >>> TopicPartition("orders", 3).at(42)
+        'topic orders, partition 3, offset 42'
+        """
+        return f"topic {self.topic}, partition {self.partition}, offset {offset}"
+
 
 class TaskId(NamedTuple):
     """Subtopology and partition; prints as Kafka Streams writes it, `0_3`."""

@@ -9,6 +9,7 @@ from streamlib.dsl.functions import Hint
 from streamlib.dsl.graph import Point
 from streamlib.dsl.kstream import KStream
 from streamlib.dsl.ktable import KTable
+from streamlib.errors import TopologyError
 from streamlib.serdes import Serde, serde_for
 from streamlib.topology import operators as op
 from streamlib.topology.builder import TopologyBuilder
@@ -138,6 +139,8 @@ class StreamsBuilder:
 
         >>> users = StreamsBuilder().table("users", key=str, value=str, store="users")
         """
+        if not isinstance(topic, str):
+            raise TopologyError(f"a table is read from one topic, not {topic!r}")
         store_name = self._builder.store_name(f"{topic}-", store)
         node = self._builder.name("KSTREAM-SOURCE-", None if name is None else f"{name}-source")
         table_node = self._builder.name("KTABLE-SOURCE-", name)
@@ -172,6 +175,8 @@ class StreamsBuilder:
         timestamp_extractor: TimestampExtractor | None,
         offset_reset: OffsetReset | None,
     ) -> Point:
+        if not isinstance(topics, str | Sequence):
+            raise TopologyError(f"source {node} needs the name of a topic or several, not {topics!r}")
         names = (topics,) if isinstance(topics, str) else tuple(topics)
         self._builder.add_source(
             node, *names, key=key, value=value, timestamp_extractor=timestamp_extractor, offset_reset=offset_reset

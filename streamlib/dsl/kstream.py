@@ -370,7 +370,8 @@ class KStream(Generic[K, V]):
         >>> orders = builder.stream("orders", key=str, value=int)
         >>> named = orders.join(users, lambda amount, user: f"{user}: {amount}", result=str)
         """
-        operator = op.StreamTableJoin(table.node, user_function(joiner, "join"), with_key=with_key)
+        node = self._joinable(table, "join").node
+        operator = op.StreamTableJoin(node, user_function(joiner, "join"), with_key=with_key)
         return self._join(table, operator, (key, value, result), name)
 
     @overload
@@ -415,7 +416,8 @@ class KStream(Generic[K, V]):
         >>> orders = builder.stream("orders", key=str, value=int)
         >>> named = orders.left_join(users, lambda amount, user: f"{user or 'nobody'}: {amount}", result=str)
         """
-        operator = op.StreamTableJoin(table.node, user_function(joiner, "left_join"), left=True, with_key=with_key)
+        node = self._joinable(table, "left_join").node
+        operator = op.StreamTableJoin(node, user_function(joiner, "left_join"), left=True, with_key=with_key)
         return self._join(table, operator, (key, value, result), name)
 
     # -- Processors and topics ---------------------------------------------------------------------------------------
@@ -513,11 +515,20 @@ class KStream(Generic[K, V]):
         self._point.builder.add_store(store)
         return store.name
 
+    def _joinable(self, table: object, operator: str) -> Point:
+        from streamlib.dsl.ktable import KTable
+
+        if not isinstance(table, KTable):
+            raise TopologyError(
+                f"{operator} needs a table on the right, not {table!r}: streams join through to_table()"
+            )
+        check_same_builder(self._point, table._point, operator)
+        return table._point
+
     def _join(
         self, table: KTable[K, Any], operator: op.StreamTableJoin, hints: tuple[Hint, Hint, Hint], name: str | None
     ) -> KStream[K, Any]:
         point = self._typed(hints[0], hints[1])
-        check_same_builder(point, table._point, "join")
         if point.rekeyed:
             options = RepartitionOptions(name or point.node, keep_null_keys=operator.left)
             point = repartitioned(point, options)

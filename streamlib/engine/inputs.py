@@ -236,7 +236,7 @@ class Input:
 
     def _invalid_timestamp(self, record: FetchedRecord) -> SerializationError:
         return SerializationError(
-            f"topic {self.partition.topic}, partition {self.partition.partition}, offset {record.offset}: the record has no valid timestamp ({record.timestamp}): "
+            f"{self.partition.at(record.offset)}: the record has no valid timestamp ({record.timestamp}): "
             "write it with a producer that sets one, or give the source a timestamp_extractor",
             topic=self.partition.topic,
             partition=self.partition.partition,
@@ -246,7 +246,7 @@ class Input:
 
     def _undecodable(self, record: FetchedRecord, error: Exception) -> SerializationError:
         return SerializationError(
-            f"topic {self.partition.topic}, partition {self.partition.partition}, offset {record.offset}: the record cannot be decoded: {error!s}; source "
+            f"{self.partition.at(record.offset)}: the record cannot be decoded: {error!s}; source "
             f"{self._source.node} reads keys as {self._source.key.name} and values as {self._source.value.name}: "
             "give the stream the types the topic holds",
             topic=self.partition.topic,

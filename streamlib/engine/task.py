@@ -107,7 +107,7 @@ class Task:
         rows: dict[bytes, bytes | None] = {}
         for record in records:
             if record.key is None:
-                raise StateStoreError(f"{batch.partition}, offset {record.offset}: a changelog record without a key")
+                raise StateStoreError(f"{batch.partition.at(record.offset)}: a changelog record without a key")
             rows[record.key] = row_of_changelog_record(store.spec, record.value, record.timestamp)
         self.backend.write({name: rows}, {name: batch.next_offset})
         self._store_positions[name] = batch.next_offset
@@ -258,9 +258,7 @@ class Task:
         partition, record = self._cursor.partition, self._cursor.record
         if partition is None or record is None or getattr(error, "offset", None) is not None:
             return
-        error.args = (
-            f"{error} [while processing topic {partition.topic}, partition {partition.partition}, offset {record.offset}]",
-        )
+        error.args = (f"{error} [while processing {partition.at(record.offset)}]",)
         if isinstance(error, ProcessingError):
             error.topic, error.partition, error.offset = *partition, record.offset
 

@@ -70,6 +70,8 @@ class TopologyBuilder:
             check_topic_name(topic, f"source {name}")
         if not topics:
             raise TopologyError(f"source {name} needs the names of topics")
+        if offset_reset not in (None, "earliest", "latest"):
+            raise TopologyError(f"source {name}: offset_reset is 'earliest' or 'latest', not {offset_reset!r}")
         self.add(
             SourceNode(
                 name=name,
@@ -153,6 +155,8 @@ class TopologyBuilder:
         Raises:
             TopologyError: another store has this name, or it cannot be part of a topic's name.
         """
+        if not isinstance(spec, StoreSpec):
+            raise TopologyError(f"a store is needed, such as Stores.key_value_store(...), not {spec!r}")
         check_topic_name(spec.name, "a store")
         if self._stores.setdefault(spec.name, spec) != spec:
             raise TopologyError(f"two stores are called {spec.name!r}: give one of them another name")

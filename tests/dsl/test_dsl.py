@@ -365,7 +365,7 @@ def test_every_operator_refuses_what_it_cannot_call(operator: str) -> None:
         (lambda b, s: b.table(["a", "b"]), "a table is read from one topic, not"),
         (lambda b, s: b.stream("x", key=complex | set[object] | frozenset[int]), "no serde for"),
         (lambda b, s: b.stream("x", offset_reset="newest"), "offset_reset is 'earliest' or 'latest', not 'newest'"),
-        (lambda b, s: b.add_state_store("seen"), "add_state_store needs a store, such as one of Stores"),
+        (lambda b, s: b.add_state_store("seen"), "a store is needed, such as Stores.key_value_store.*, not 'seen'"),
         (lambda b, s: s.filter(bool, name="x").filter(bool, name="x"), "two nodes are called 'x'"),
         (lambda b, s: s.to("bad topic"), "to cannot have the name 'bad topic'"),
         (lambda b, s: s.repartition(partitions=0), "repartition needs at least one partition, not 0"),
@@ -375,7 +375,7 @@ def test_every_operator_refuses_what_it_cannot_call(operator: str) -> None:
         (lambda b, s: s.merge(word_stream()[1]), "merge of .*: they come from two StreamsBuilders"),
         (lambda b, s: s.join(s, max), "join needs a table on the right, not"),
         (lambda b, s: s.left_join(word_stream()[1].to_table(), max), "left_join of .*: they come from two"),
-        (lambda b, s: s.process(Quiet, 5), "process needs names of stores or stores, not 5"),
+        (lambda b, s: s.process(Quiet, 5), "a store is needed, .*, not 5"),
     ],
 )
 def test_a_wrong_argument_is_refused_where_it_is_given(steps: Callable[[Any, Any], object], message: str) -> None:

@@ -252,9 +252,9 @@ def test_a_single_input_is_never_waited_for() -> None:
 @pytest.mark.parametrize(
     ("record", "message"),
     [
-        (Fetched(1, 5, b"a", b"\xff\xfe"), r"in-0, offset 1: the record cannot be decoded"),
-        (Fetched(1, 5, b"\xff\xfe", b"a"), r"in-0, offset 1: the record cannot be decoded"),
-        (Fetched(1, -1, b"a", b"a"), r"in-0, offset 1: the record has no valid timestamp \(-1\)"),
+        (Fetched(1, 5, b"a", b"\xff\xfe"), r"topic in, partition 0, offset 1: the record cannot be decoded"),
+        (Fetched(1, 5, b"\xff\xfe", b"a"), r"topic in, partition 0, offset 1: the record cannot be decoded"),
+        (Fetched(1, -1, b"a", b"a"), r"topic in, partition 0, offset 1: the record has no valid timestamp \(-1\)"),
     ],
 )
 def test_a_poisonous_record_stops_the_task_and_stays_unprocessed(record: Fetched, message: str) -> None:
@@ -284,7 +284,7 @@ def test_a_row_over_the_limit_names_store_and_record() -> None:
     topology = build([source(), processor("sum", operator, "source", "counts")], [timestamped("counts", TEXT)])
     task = started(topology, max_value_bytes=20)
     task.enqueue(batch(INPUT, 0, ("a", "x" * 12, 0), ("a", "y", 0)))
-    with pytest.raises(StateStoreError, match=r"store counts: the value of key b'a'.*processing in-0, offset 1"):
+    with pytest.raises(StateStoreError, match=r"store counts: the value of key b'a'.*processing topic in, partition 0, offset 1"):
         task.process(10)
 
 

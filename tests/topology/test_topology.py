@@ -100,7 +100,7 @@ def test_names_in_a_java_set_are_in_hash_order() -> None:
 
 def test_children_are_listed_in_the_order_of_javas_sets() -> None:
     """Sizes grow while neighbours are linked, so a list is not simply sorted by them."""
-    nodes = [
+    nodes: list[Node] = [
         source("KSTREAM-SOURCE-0000000000", "in"),
         processor("KSTREAM-FILTER-0000000001", "KSTREAM-SOURCE-0000000000"),
         processor("KSTREAM-MAPVALUES-0000000002", "KSTREAM-FILTER-0000000001"),
