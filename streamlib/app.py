@@ -23,6 +23,7 @@ from streamlib.records import TaskId
 from streamlib.runtime.assignor import assignor, user_data
 from streamlib.runtime.membership import Membership, MembershipSettings
 from streamlib.runtime.ports import Admin, Clock, Fetcher, Group, Producer, StateDirectory, TopicSpec
+from streamlib.runtime.purge import Purger
 from streamlib.runtime.restore import Restorer
 from streamlib.runtime.tasks import TaskFactory, TaskPorts, TaskSet
 from streamlib.runtime.transaction import AtLeastOnce, Committer, ExactlyOnce
@@ -249,7 +250,10 @@ def build_worker(plan: Plan, config: StreamsConfig, adapters: Adapters, director
     ports = TaskPorts(group, admin, fetcher, directory, clock)
     tasks = TaskSet(plan, ports, restorer, task_factory(plan, config, clock), config.auto_offset_reset)
     committer = build_committer(config, adapters, directory.identity, group, membership)
-    return Worker(WorkerParts(plan, config, clock, admin, fetcher, membership, committer, restorer, tasks, wakeup))
+    purger = Purger(plan, admin, config.repartition_purge_interval_ms)
+    return Worker(
+        WorkerParts(plan, config, clock, admin, fetcher, membership, committer, restorer, tasks, purger, wakeup)
+    )
 
 
 def build_committer(

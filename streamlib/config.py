@@ -67,6 +67,7 @@ class StreamsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         max_request_size: the largest record, before compression.
         compression_type: of produced batches.
         replication_factor: of internal topics; -1 leaves it to the broker.
+        repartition_purge_interval_ms: how often consumed records are deleted from repartition topics.
         rocksdb_memory_bytes: cache and write buffers of all stores of the process together.
 
     Raises:
@@ -102,6 +103,7 @@ class StreamsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     max_request_size: int = 1 * MIB
     compression_type: Compression = "none"
     replication_factor: int = -1
+    repartition_purge_interval_ms: int = 30_000
     rocksdb_memory_bytes: int = 64 * MIB
 
     def __post_init__(self) -> None:

@@ -540,7 +540,7 @@ class KStream(Generic[K, V]):
         return KStream(point.then(node, operator, *table.lookup_stores(), value=result, sources=sources))
 
 
-Then: TypeAlias = Callable[[KStream[K, V]], KStream[Any, Any] | None]
+Then: TypeAlias = Callable[[KStream[K, V]], KStream[K, V] | None]
 """What is done with a branch in place: what it returns goes by the branch's name; None: nothing does."""
 
 
@@ -554,7 +554,7 @@ class BranchedKStream(Generic[K, V]):
         self._point = point
         self._node = node
         self._operator = op.Branch((), ())
-        self._branches: dict[str, KStream[Any, Any]] = {}
+        self._branches: dict[str, KStream[K, V]] = {}
         point.builder.add(ProcessorNode(name=node, operator=self._operator, parents=(point.node,)))
 
     def branch(
@@ -580,9 +580,7 @@ class BranchedKStream(Generic[K, V]):
         self._add(child, op.Branch((*old.predicates, accepts), (*old.children, child)), then)
         return self
 
-    def default_branch(
-        self, *, name: str | None = None, then: Then[K, V] | None = None
-    ) -> Mapping[str, KStream[Any, Any]]:
+    def default_branch(self, *, name: str | None = None, then: Then[K, V] | None = None) -> Mapping[str, KStream[K, V]]:
         """What no predicate accepted is a branch, too. Returns all branches by name.
 
         >>> from streamlib import StreamsBuilder
@@ -594,7 +592,7 @@ class BranchedKStream(Generic[K, V]):
         self._add(child, msgspec.structs.replace(self._operator, default=child), then)
         return self._branches
 
-    def no_default_branch(self) -> Mapping[str, KStream[Any, Any]]:
+    def no_default_branch(self) -> Mapping[str, KStream[K, V]]:
         """What no predicate accepted is dropped. Returns all branches by name.
 
         >>> from streamlib import StreamsBuilder

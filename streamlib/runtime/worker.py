@@ -9,7 +9,8 @@ Everything that changes a task happens in one loop, in this order, so that no lo
     commit             when nothing is left to do (latency), or by interval or bytes (throughput)
     outputs            else to the producer, inside the open transaction
 
-Beside the loop run: the membership (heartbeats), the restorer, the watch on the fetcher, and the opening of tasks.
+Beside the loop run: the membership (heartbeats), the restorer, the purger, the watch on the fetcher, and the opening
+of tasks.
 They never touch a running task; what they find or fail with is looked at in the loop.
 """
 
@@ -31,6 +32,7 @@ from streamlib.records import TaskId, TopicPartition
 from streamlib.runtime.failures import Action, decide
 from streamlib.runtime.membership import Assigned, Lost, Membership
 from streamlib.runtime.ports import Admin, Clock, Fetcher
+from streamlib.runtime.purge import Purger
 from streamlib.runtime.restore import Restorer
 from streamlib.runtime.tasks import TaskSet
 from streamlib.runtime.transaction import Committer
@@ -72,6 +74,7 @@ class WorkerParts(msgspec.Struct, frozen=True):
     committer: Committer
     restorer: Restorer
     tasks: TaskSet
+    purger: Purger
     wakeup: Wakeup
 
 
@@ -88,6 +91,7 @@ class Worker:
         self._committer = parts.committer
         self._restorer = parts.restorer
         self._tasks = parts.tasks
+        self._purger = parts.purger
         self._wakeup = parts.wakeup
         self._room = Wakeup()  # set when the loop has taken what the fetcher had
         self._children: anyio.abc.TaskGroup | None = None
@@ -151,6 +155,7 @@ class Worker:
             children.start_soon(self._child, self._membership.run)
             children.start_soon(self._child, self._restorer.run)
             children.start_soon(self._child, self._watch_fetcher)
+            children.start_soon(self._child, self._purger.run)
             try:
                 await self._loop()
             except StreamsError as error:
@@ -331,6 +336,7 @@ class Worker:
         if tasks or self._committer.open:
             await self._hand_over_outputs()
             await self._committer.commit(tasks)
+            self._purger.committed(tasks)
             self._counts["commits"] += 1
             self._backoff_ms = FIRST_BACKOFF_MS
         self._owed_records = 0

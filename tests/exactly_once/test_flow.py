@@ -5,6 +5,7 @@ from __future__ import annotations
 import anyio
 import pytest
 
+from streamlib.records import TopicPartition
 from tests.exactly_once.harness import Bench, check_counts, numbered
 
 
@@ -43,6 +44,24 @@ async def test_behind_a_repartition_topic_everything_appears_once(bench: Bench) 
     for worker in (first, second):
         await worker.stop()
     check_counts(words, await bench.read())
+
+
+async def test_consumed_records_are_deleted_from_the_repartition_topic(bench: Bench) -> None:
+    bench.topology = "regrouped"
+    bench.settings["repartition_purge_interval_ms"] = 200
+    worker = bench.start()
+    await bench.produce([("a", "x y z")] * 20)
+    internal = [TopicPartition(f"{bench.name}-word-repartition", number) for number in range(2)]
+
+    async def purged() -> bool:
+        starts = await bench.connection.admin().list_offsets(internal, "earliest")
+        ends = await bench.connection.admin().list_offsets(internal, "latest")
+        return sum(ends.values()) > 60 and starts == ends
+
+    await worker.until_running()
+    await bench.until(purged, worker)
+    await worker.stop()
+    check_counts([(word, "") for word in "xyz" for _ in range(20)], await bench.read())
 
 
 async def test_the_position_goes_past_the_markers_of_a_transactional_input(bench: Bench) -> None:

@@ -42,7 +42,7 @@ assert_type(orders.flat_map_values(lambda key, order: [key, order.user], with_ke
 assert_type(orders.peek(lambda key, order: print(key, order.amount)), KStream[str, Order])
 orders.foreach(print)
 orders.map_values(lambda order: order.price)  # type: ignore[attr-defined]
-orders.map_values(lambda key, order: key)  # type: ignore[call-overload, misc]
+orders.map_values(lambda key, order: key)  # type: ignore[arg-type, misc]
 orders.filter(lambda order: True)  # type: ignore[arg-type, misc]
 
 # The key may change
@@ -53,7 +53,7 @@ assert_type(orders.select_key(lambda key, order: UUID(order.user)), KStream[UUID
 # Several streams
 assert_type(orders.merge(orders), KStream[str, Order])
 assert_type(
-    orders.split().branch(lambda key, order: order.amount > 1).default_branch(), Mapping[str, KStream[Any, Any]]
+    orders.split().branch(lambda key, order: order.amount > 1).default_branch(), Mapping[str, KStream[str, Order]]
 )
 assert_type(orders.repartition(name="r"), KStream[str, Order])
 orders.merge(orders.map_values(str))  # type: ignore[arg-type]
@@ -78,7 +78,7 @@ assert_type(orders.join(users, lambda order, user: user.name), KStream[str, str]
 assert_type(orders.join(users, lambda key, order, user: (key, user), with_key=True), KStream[str, tuple[str, User]])
 assert_type(orders.left_join(users, lambda order, user: user), KStream[str, User | None])
 orders.left_join(users, lambda order, user: user.name)  # type: ignore[union-attr]
-orders.map(lambda key, order: (1, order)).join(users, lambda order, user: user)  # type: ignore[arg-type, misc]
+orders.map(lambda key, order: (1, order)).join(users, lambda order, user: user)  # type: ignore[arg-type]
 
 # Serdes
 assert_type(Serdes.json(Order), Serde[Order])
