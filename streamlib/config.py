@@ -155,11 +155,13 @@ def normalise(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings under their own names, without those that are fixed anyway.
 
     Raises:
-        ConfigError: an unknown name, or another value for something fixed.
+        ConfigError: an unknown name, one that is given twice, or another value for something fixed.
     """
     found: dict[str, Any] = {}
     for given, value in settings.items():
-        name = given.replace(".", "_").replace("-", "_").lower()
+        name = str(given).replace(".", "_").replace("-", "_").lower()
+        if name in found:
+            raise ConfigError(f"{name} is given twice: leave one of them out")
         if name in FIXED:
             _check_fixed(given, name, value)
         elif name in StreamsConfig.__struct_fields__:

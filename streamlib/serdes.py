@@ -11,8 +11,9 @@
     Struct, dataclass,   JSON by msgspec; msgpack by choice
     list, dict, ...
 
-None is never encoded: a null key or value stays null. Encoding is strict about the Python type, so that a serde that
-does not fit is an error where it happens and never a topic full of something else.
+None is never encoded: a null key or value stays null. Encoding is strict about the Python type (of the whole value, not
+of what is inside), so that a serde that does not fit is an error where it happens and never a topic full of something
+else.
 """
 
 from __future__ import annotations
@@ -160,30 +161,50 @@ def _msgspec(form: str, type_: Any, encode: Callable[[Any], bytes], decode: Call
     if classes is None:
         return Serde(name, type_, encode, decode)
     expected = classes
+    refused = bool if int in expected and bool not in expected else None  # to isinstance a bool is an int
 
     def checked(value: Any) -> bytes:
-        if not isinstance(value, expected):
+        if not isinstance(value, expected) or value.__class__ is refused:
             raise TypeError(f"{name} cannot encode {type(value).__name__}")
         return encode(value)
 
     return Serde(name, type_, checked, decode)
 
 
+def without_null(type_: Any) -> Any:
+    """`X | None` as X, for null needs no serde; anything else as it is.
+
+    >>> without_null(int | None)
+    <class 'int'>
+    """
+    if typing.get_origin(type_) not in (typing.Union, types.UnionType):
+        return type_
+    parts = [part for part in typing.get_args(type_) if part is not type(None)]
+    return parts[0] if len(parts) == 1 else type_
+
+
 def _plain(type_: Any) -> Any:
-    """The type behind `X | None` (null needs no serde), `Annotated[X, ...]` and `NewType("Name", X)`."""
-    arguments = [each for each in typing.get_args(type_) if each is not type(None)]
-    if typing.get_origin(type_) in (typing.Union, types.UnionType) and len(arguments) == 1:
-        return _plain(arguments[0])
+    """The type behind `X | None`, `Annotated[X, ...]`, `NewType("Name", X)`, `type Name = X` and literals of one type."""
+    bare = without_null(type_)
+    if bare is not type_:
+        return _plain(bare)
     if typing.get_origin(type_) is typing.Annotated:
-        return _plain(arguments[0])
+        return _plain(typing.get_args(type_)[0])
     if isinstance(type_, typing.NewType):
         return _plain(type_.__supertype__)
+    if type(type_).__name__ == "TypeAliasType":  # Python 3.12
+        return _plain(type_.__value__)
+    if typing.get_origin(type_) is typing.Literal:
+        kinds = {type(value) for value in typing.get_args(type_) if value is not None}
+        return kinds.pop() if len(kinds) == 1 else type_
     return type_
 
 
 def _classes(type_: Any) -> tuple[type, ...] | None:
     """What isinstance can check of a hint; None if it cannot say anything."""
     type_ = _plain(type_)
+    if type_ is float:
+        return (float, int)  # as type checkers have it
     origin = typing.get_origin(type_)
     if origin in (typing.Union, types.UnionType):
         parts = [_classes(part) for part in typing.get_args(type_) if part is not type(None)]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import functools
 import inspect
-import types
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from enum import Enum
 from typing import Any, Final, TypeAlias
 
 from streamlib.errors import TopologyError
-from streamlib.serdes import Serde, serde_for
+from streamlib.serdes import Serde, serde_for, without_null
 
 
 class Unset(Enum):
@@ -75,20 +74,19 @@ def _return_hint(function: Callable[..., Any]) -> Any:
 
 
 def _plain(hint: Any) -> Any:
-    """A hint that a serde can be made for: `X | None` is X, a type variable says nothing."""
-    if hint is UNSET or hint is Any or hint is type(None) or isinstance(hint, typing.TypeVar):
-        return UNSET
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        parts = [part for part in typing.get_args(hint) if part is not type(None)]
-        return _plain(parts[0]) if len(parts) == 1 else hint
-    return hint
+    """A hint that a serde can be made for: `X | None` is X; a type variable, for one, says nothing."""
+    hint = without_null(hint)
+    says_nothing = hint in (Any, object, type(None), typing.NoReturn, typing.Never) or isinstance(hint, typing.TypeVar)
+    return UNSET if says_nothing else hint
 
 
 def _element(hint: Any) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if isinstance(origin, type) and issubclass(origin, Iterable) and origin is not dict and arguments:
-        return arguments[0]
-    return UNSET
+    if not isinstance(origin, type) or not issubclass(origin, Iterable):
+        return UNSET
+    if origin is tuple and arguments[-1:] == (Ellipsis,):
+        arguments = arguments[:1]
+    return arguments[0] if len(arguments) == 1 or origin is Generator else UNSET
 
 
 def _pair(hint: Any) -> tuple[Any, Any]:

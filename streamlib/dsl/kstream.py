@@ -609,7 +609,7 @@ class BranchedKStream(Generic[K, V]):
         if self._operator.default is not None:
             raise TopologyError(f"split {self._node} has its default branch: add no more branches")
         builder = self._point.builder
-        builder.name(child)  # uses a number up
+        builder.name("", child)  # uses a number up
         builder.add(ProcessorNode(name=child, operator=op.PassThrough(), parents=(self._node,)))
         self._operator = operator
         builder.replace_operator(self._node, operator)

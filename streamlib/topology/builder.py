@@ -131,7 +131,13 @@ class TopologyBuilder:
     # -- On behalf of the DSL ------------------------------------------------------------------------------------------
 
     def name(self, prefix: str, given: str | None = None) -> str:
-        """A node's name: the given one, or the prefix and a number. A given name uses a number up, too."""
+        """A node's name: the given one, or the prefix and a number. A given name uses a number up, too.
+
+        Raises:
+            TopologyError: it cannot be one.
+        """
+        if given is not None:
+            check_topic_name(given, "a node")
         number, self._count = self._count, self._count + 1
         return given if given is not None else f"{prefix}{number:010d}"
 

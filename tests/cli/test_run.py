@@ -134,7 +134,7 @@ async def test_poison_ends_the_run_with_one_line_that_says_where(revenue: Settin
         assert await anyio.to_thread.run_sync(process.wait, 40) == 1
     assert len(revenue.log) == 1
     assert revenue.log[0].startswith("error: ")
-    assert f"{revenue.source}-0" in revenue.log[0]
+    assert f"topic {revenue.source}, partition 0" in revenue.log[0]
 
 
 async def test_user_function_that_fails_is_shown_with_the_record_and_its_own_frames(word_count: Setting) -> None:

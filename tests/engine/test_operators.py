@@ -266,7 +266,8 @@ def test_an_unknown_child_is_an_error_that_names_the_children() -> None:
 def test_what_a_user_function_raises_is_chained_and_located(operator: Operator) -> None:
     task = task_of(build([source(), processor("it", operator), sink("it")]))
     task.enqueue(batch(INPUT, 3, ("k", "v", 0)))
-    with pytest.raises(ProcessingError, match=r"node it: .*key 'k'.*while processing topic in, partition 0, offset 3") as raised:
+    expected = r"node it: .*key 'k'.*while processing topic in, partition 0, offset 3"
+    with pytest.raises(ProcessingError, match=expected) as raised:
         task.process(1)
     error = raised.value
     assert isinstance(error.__cause__, ZeroDivisionError | ValueError)

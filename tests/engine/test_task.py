@@ -284,7 +284,8 @@ def test_a_row_over_the_limit_names_store_and_record() -> None:
     topology = build([source(), processor("sum", operator, "source", "counts")], [timestamped("counts", TEXT)])
     task = started(topology, max_value_bytes=20)
     task.enqueue(batch(INPUT, 0, ("a", "x" * 12, 0), ("a", "y", 0)))
-    with pytest.raises(StateStoreError, match=r"store counts: the value of key b'a'.*processing topic in, partition 0, offset 1"):
+    expected = r"store counts: the value of key b'a'.*processing topic in, partition 0, offset 1"
+    with pytest.raises(StateStoreError, match=expected):
         task.process(10)
 
 

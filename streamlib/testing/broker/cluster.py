@@ -213,9 +213,7 @@ def _hold_port(held: ExitStack, wanted: int | None = None) -> int:
     try:
         listener.bind((HOST, wanted or 0))
     except OSError as error:
-        raise BrokerError(
-            f"port {wanted} of {HOST} is taken: choose another one ({error.strerror})"
-        ) from error
+        raise BrokerError(f"port {wanted} of {HOST} is taken: choose another one ({error.strerror})") from error
     port: int = listener.getsockname()[1]
     return port
 

@@ -83,9 +83,7 @@ class DetachedProcess:
         self._folder = folder
 
     @classmethod
-    def start(
-        cls, folder: Path, command: Sequence[str], env: Mapping[str, str], log: Path
-    ) -> DetachedProcess:
+    def start(cls, folder: Path, command: Sequence[str], env: Mapping[str, str], log: Path) -> DetachedProcess:
         """Starts a command that inherits the lock.
 
         Raises:
