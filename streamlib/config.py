@@ -10,9 +10,9 @@ import difflib
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self, TypeAlias
+from typing import Any, Literal, Self, TypeAlias, get_args, get_origin
 
 import msgspec
 
@@ -256,20 +256,29 @@ def _check_names(config: StreamsConfig) -> None:
         raise ConfigError("bootstrap_servers is empty: give at least one host:port")
 
 
-_LOWEST: Mapping[str, int] = {"max_task_idle_ms": -1, "retry_backoff_ms": 1, "fetch_max_wait_ms": 0}
+_LOWEST: Mapping[str, int] = {"max_task_idle_ms": -1, "fetch_max_wait_ms": 0}
+_HIGHEST: Mapping[str, int] = {
+    "replication_factor": (1 << 15) - 1,
+    **dict.fromkeys(
+        ("commit_max_bytes", "buffered_bytes_per_partition", "buffer_memory", "rocksdb_memory_bytes"), (1 << 63) - 1
+    ),
+}
+_HIGHEST_INT = (1 << 31) - 1  # what fits into a request's field
 
 
 def _check_ranges(config: StreamsConfig) -> None:
     for name, value in msgspec.structs.asdict(config).items():
-        if not isinstance(value, int) or isinstance(value, bool):
+        if not isinstance(value, int):
             continue
-        if name == "replication_factor":
-            if value == 0 or value < -1:
-                raise ConfigError(f"replication_factor has to be at least 1, or -1 (the broker's default), not {value}")
-            continue
-        lowest = _LOWEST.get(name, 1)
+        if name == "replication_factor" and value < 1:
+            if value == -1:
+                continue
+            raise ConfigError(f"{name} has to be at least 1, or -1 (the broker's default), not {value}")
+        lowest, highest = _LOWEST.get(name, 1), _HIGHEST.get(name, _HIGHEST_INT)
         if value < lowest:
             raise ConfigError(f"{name} has to be at least {lowest}, not {value}")
+        if value > highest:
+            raise ConfigError(f"{name} has to be at most {highest}, not {value}")
 
 
 def _check_together(config: StreamsConfig) -> None:
@@ -296,7 +305,16 @@ def _readable(error: msgspec.ValidationError, settings: Mapping[str, Any]) -> st
     name = place.rstrip("`")
     if not name:
         return problem
+    hint = next(field.type for field in msgspec.structs.fields(StreamsConfig) if field.name == name)
+    if get_origin(hint) is Literal:
+        return f"{name} has to be {_either(get_args(hint))}, not {settings.get(name)!r}"
     return f"{name}: {problem.replace('`', '')} ({settings.get(name)!r})"
+
+
+def _either(choices: Sequence[str]) -> str:
+    """'a', 'b' or 'c'."""
+    *others, last = map(repr, choices)
+    return f"{', '.join(others)} or {last}"
 
 
 _Fields: Any = msgspec.defstruct(

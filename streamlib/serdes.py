@@ -184,7 +184,7 @@ def without_null(type_: Any) -> Any:
 
 
 def _plain(type_: Any) -> Any:
-    """The type behind `X | None`, `Annotated[X, ...]`, `NewType("Name", X)`, `type Name = X` and literals of one type."""
+    """The type behind `X | None`, `Annotated[X, ...]`, `NewType("Name", X)`, `type Name = X`, literals of one type."""
     bare = without_null(type_)
     if bare is not type_:
         return _plain(bare)

@@ -11,13 +11,15 @@ from pathlib import Path
 from types import FrameType
 from typing import Annotated, NoReturn
 
+import anyio
 import msgspec
 import typer
 from rich.console import Console
 from rich.progress import Progress
 
+from streamlib.cli.client import connected
 from streamlib.errors import StreamsError
-from streamlib.testing.broker import DEFAULT_VERSION, Broker, BrokerOptions
+from streamlib.testing.broker import DEFAULT_VERSION, Broker, BrokerError, BrokerOptions
 from streamlib.testing.broker.daemon import Daemon, DaemonState
 from streamlib.testing.broker.jars import Progress as OnJar
 from streamlib.testing.broker.jars import is_locked
@@ -60,6 +62,34 @@ def status(json: JsonOption = False) -> None:
     _report(state, "running", json)
     if state is None:
         raise typer.Exit(3)
+
+
+@app.command()
+def topic(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...")],
+    partitions: Annotated[int, typer.Option(min=1, help="Partitions of each.")] = 4,
+    bootstrap_servers: Annotated[str | None, typer.Option(help="HOST:PORT (default: the broker of 'start').")] = None,
+) -> None:
+    """Create topics.
+
+    Example: streamlib broker topic lines word-counts --partitions 4
+    """
+    with _errors():
+        anyio.run(_create_topics, names, partitions, bootstrap_servers or _running().bootstrap_servers)
+    print(f"created: {', '.join(names)} with {partitions} partitions each", flush=True)
+
+
+def _running() -> DaemonState:
+    state = Daemon().status()
+    if state is None:
+        raise BrokerError("no broker is running: 'streamlib broker start' starts one, or give --bootstrap-servers")
+    return state
+
+
+async def _create_topics(names: list[str], partitions: int, bootstrap_servers: str) -> None:
+    async with connected(bootstrap_servers, "streamlib-broker") as connection:
+        for name in names:
+            await connection.admin().create_topic(name, partitions)
 
 
 def _run_in_foreground(options: BrokerOptions, progress: OnJar, json: bool) -> None:

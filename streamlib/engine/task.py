@@ -175,9 +175,8 @@ class Task:
 
     def learn_end_offsets(self, end_offsets: Mapping[TopicPartition, int]) -> None:
         """What the broker is known to have of each input, for the decision whether an empty one is waited for."""
-        for partition, end_offset in end_offsets.items():
-            if queue := self._queues.get(partition):
-                queue.end_offset = end_offset
+        for partition, queue in self._queues.items():
+            queue.end_offset = end_offsets.get(partition, queue.end_offset)
 
     def ready(self, now_ms: int) -> bool:
         """Whether `process` would find a record to process."""

@@ -165,7 +165,9 @@ class TopologyBuilder:
             raise TopologyError(f"a store is needed, such as Stores.key_value_store(...), not {spec!r}")
         check_topic_name(spec.name, "a store")
         if self._stores.setdefault(spec.name, spec) != spec:
-            raise TopologyError(f"two stores are called {spec.name!r}: give one of them another name")
+            raise TopologyError(
+                f"two stores are called {spec.name!r}: give one of them another name, or make it once and use it twice"
+            )
 
     def add_repartition_topic(self, topic: RepartitionTopic) -> None:
         """Add an internal topic.

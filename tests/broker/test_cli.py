@@ -36,6 +36,7 @@ def test_status_without_a_broker(shell: Shell) -> None:
     assert (status.returncode, status.stdout) == (3, "no broker is running\n")
     assert json.loads(shell.run("status", "--json").stdout) == {"running": False}
     assert shell.run("stop").stdout == "no broker is running\n"
+    assert "'streamlib broker start' starts one" in shell.run("topic", "lines").stderr
 
 
 @pytest.mark.broker
@@ -47,6 +48,9 @@ def test_started_broker_goes_on_until_stop(shell: Shell, free_port: int) -> None
     again = shell.run("start", "--port", str(free_port))
     assert again.returncode == 1
     assert "already running" in again.stderr
+    created = shell.run("topic", "lines", "counts", "--partitions", "3")
+    assert created.stdout == "created: lines, counts with 3 partitions each\n"
+    assert "TOPIC_ALREADY_EXISTS" in shell.run("topic", "lines").stderr
     assert shell.run("stop").stdout == f"Kafka 4.3.1 stopped: 127.0.0.1:{free_port}\n"
     psutil.wait_procs(jvm, timeout=10)  # gone, but its zombie may wait for init
     assert not any(process.is_running() for process in jvm)

@@ -145,7 +145,7 @@ async def test_user_function_that_fails_is_shown_with_the_record_and_its_own_fra
         assert await anyio.to_thread.run_sync(process.wait, 40) == 1
     first, *trace = word_count.log
     assert first.startswith("error: ")
-    assert f"{word_count.source}-0" in first
+    assert f"topic {word_count.source}, partition 0" in first
     assert "example.py" in trace[0]
     assert trace[-1] == "IndexError: string index out of range"
 

@@ -42,8 +42,12 @@ def test_a_configuration_cannot_be_changed() -> None:
         ({"delivery_timeout_ms": 1}, "delivery_timeout_ms .1. has to be at least request_timeout_ms"),
         ({"commit_interval_ms": "soon"}, "commit_interval_ms: Expected int, got str .'soon'."),
         ({"commit_interval_ms": True}, "commit_interval_ms: Expected int, got bool"),
-        ({"processing_guarantee": "exactly_once"}, "processing_guarantee: Invalid enum value 'exactly_once'"),
-        ({"auto_offset_reset": "never"}, "auto_offset_reset: Invalid enum value 'never'"),
+        ({"processing_guarantee": "exactly_once"}, "'at_least_once' or 'exactly_once_v2', not 'exactly_once'"),
+        ({"auto_offset_reset": "never"}, "auto_offset_reset has to be 'earliest', 'latest' or 'none', not 'never'"),
+        ({"session_timeout_ms": 1 << 31}, "session_timeout_ms has to be at most 2147483647, not 2147483648"),
+        ({"replication_factor": 1 << 15}, "replication_factor has to be at most 32767"),
+        ({"rocksdb_memory_bytes": 1 << 63}, "rocksdb_memory_bytes has to be at most"),
+        ({"group_instance_id": 7}, "group_instance_id: Expected str"),
     ],
     ids=str,
 )
@@ -56,6 +60,21 @@ def test_a_wrong_value_is_named(setting: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize("name", ["commit.interval.ms", "commit_interval_ms", "commit-interval-ms"])
 def test_names_may_be_dotted(name: str) -> None:
     assert load(**{name: "50"}).commit_interval_ms == 50
+
+
+def test_a_name_is_given_once() -> None:
+    with pytest.raises(ConfigError, match="commit_interval_ms is given twice"):
+        load(**{"commit.interval.ms": 1, "commit_interval_ms": 2})
+
+
+def test_large_memories_are_allowed() -> None:
+    assert load(rocksdb_memory_bytes=8 << 30, buffer_memory=4 << 30).buffer_memory == 4 << 30
+
+
+def test_toml_may_nest_dotted_names(tmp_path: Path) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text('application.id = "a"\ncommit.interval.ms = 7\n')
+    assert StreamsConfig.load(file=file, env={}).commit_interval_ms == 7
 
 
 def test_sources_have_an_order(tmp_path: Path) -> None:

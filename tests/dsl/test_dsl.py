@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Generator, Iterator
+from typing import Any, Literal
 
 import msgspec
 import pytest
@@ -75,17 +75,32 @@ def number_or_text(value: str) -> Any:
     return value
 
 
+def something(value: str) -> object:
+    return value
+
+
+def colour(value: str) -> Literal["red", "blue"]:
+    return "red"
+
+
+def number_and_text(value: str) -> tuple[int, str]:
+    return 1, value
+
+
+def any_numbers(value: str) -> tuple[int, ...]:
+    return (1, 2)
+
+
+def generated(value: str) -> Generator[int, None, None]:
+    yield 1
+
+
 class Converter:
     def __call__(self, value: str) -> int:
         return len(value)
 
     def method(self, value: str) -> bytes:
         return value.encode()
-
-
-class Pair(NamedTuple):
-    one: int
-    other: int
 
 
 @pytest.mark.parametrize(
@@ -96,11 +111,16 @@ class Pair(NamedTuple):
         (lambda s: s.map_values(to_order, value=str), str, str),
         (lambda s: s.map_values(len), str, str),
         (lambda s: s.map_values(number_or_text), str, str),
+        (lambda s: s.map_values(something), str, str),
+        (lambda s: s.map_values(colour), str, str),
         (lambda s: s.map_values(int), str, int),
         (lambda s: s.map_values(Converter()), str, int),
         (lambda s: s.map_values(Converter().method), str, bytes),
         (lambda s: s.map_values(functools.partial(Converter())), str, int),
         (lambda s: s.flat_map_values(to_numbers), str, int),
+        (lambda s: s.flat_map_values(any_numbers), str, int),
+        (lambda s: s.flat_map_values(generated), str, int),
+        (lambda s: s.flat_map_values(number_and_text), str, str),
         (lambda s: s.select_key(number_key), int, str),
         (lambda s: s.select_key(lambda k, v: 1, key=int), int, str),
         (lambda s: s.map(lambda k, v: (1, 2), key=int, value=int), int, int),
@@ -367,6 +387,8 @@ def test_every_operator_refuses_what_it_cannot_call(operator: str) -> None:
         (lambda b, s: b.stream("x", offset_reset="newest"), "offset_reset is 'earliest' or 'latest', not 'newest'"),
         (lambda b, s: b.add_state_store("seen"), "a store is needed, such as Stores.key_value_store.*, not 'seen'"),
         (lambda b, s: s.filter(bool, name="x").filter(bool, name="x"), "two nodes are called 'x'"),
+        (lambda b, s: s.filter(bool, name="my filter"), "a node cannot have the name 'my filter'"),
+        (lambda b, s: s.peek(print, name=5), "a node cannot have the name 5"),
         (lambda b, s: s.to("bad topic"), "to cannot have the name 'bad topic'"),
         (lambda b, s: s.repartition(partitions=0), "repartition needs at least one partition, not 0"),
         (lambda b, s: s.repartition(name="a b"), "a repartition topic cannot have the name 'a b-repartition'"),
