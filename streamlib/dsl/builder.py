@@ -32,6 +32,7 @@ class StreamsBuilder:
 
     def __init__(self) -> None:
         self._builder = TopologyBuilder()
+        self._streams: dict[frozenset[str], tuple[tuple[Any, ...], Point]] = {}  # by topics: how they are read
 
     @overload
     def stream(
@@ -44,6 +45,17 @@ class StreamsBuilder:
         offset_reset: OffsetReset | None = ...,
         name: str | None = ...,
     ) -> KStream[K, V]: ...
+    @overload
+    def stream(
+        self,
+        topics: str | Sequence[str],
+        *,
+        key: type[K] | Serde[K],
+        value: Hint = ...,
+        timestamp_extractor: TimestampExtractor | None = ...,
+        offset_reset: OffsetReset | None = ...,
+        name: str | None = ...,
+    ) -> KStream[K, Any]: ...
     @overload
     def stream(
         self,
@@ -76,7 +88,7 @@ class StreamsBuilder:
         offset_reset: OffsetReset | None = None,
         name: str | None = None,
     ) -> KStream[Any, Any]:
-        """Read one or several topics as a stream.
+        """Read one or several topics as a stream. The same topics read in the same way again are the same stream.
 
         Args:
             topics: names of topics that exist.
@@ -89,7 +101,12 @@ class StreamsBuilder:
         >>> orders = StreamsBuilder().stream("orders", key=str, value=float)
         """
         node = self._builder.name("KSTREAM-SOURCE-", name)
-        return KStream(self._source(node, topics, key, value, timestamp_extractor, offset_reset))
+        names, how = _topic_names(topics), (key, value, timestamp_extractor, offset_reset)
+        before, point = self._streams.get(frozenset(names), (None, None))
+        if point is None or before != how:
+            point = self._source(node, names, *how)
+            self._streams[point.sources] = how, point
+        return KStream(point)
 
     @overload
     def table(
@@ -144,10 +161,10 @@ class StreamsBuilder:
         store_name = self._builder.store_name(f"{topic}-", store)
         node = self._builder.name("KSTREAM-SOURCE-", None if name is None else f"{name}-source")
         table_node = self._builder.name("KTABLE-SOURCE-", name)
-        point = self._source(node, topic, key, value, timestamp_extractor, offset_reset)
-        table: KTable[Any, Any] = KTable.source(point.then(table_node, op.TableSource()), store_name)
+        point = self._source(node, (topic,), key, value, timestamp_extractor, offset_reset)
+        table: KTable[Any, Any] = KTable._source(point.then(table_node, op.TableSource()), store_name)
         if store is not None:
-            table.lookup_stores()
+            table._lookup_stores()
         return table
 
     def add_state_store(self, store: StoreSpec) -> None:
@@ -169,16 +186,21 @@ class StreamsBuilder:
     def _source(
         self,
         node: str,
-        topics: str | Sequence[str],
+        topics: tuple[str, ...],
         key: Hint,
         value: Hint,
         timestamp_extractor: TimestampExtractor | None,
         offset_reset: OffsetReset | None,
     ) -> Point:
-        if not isinstance(topics, str | Sequence):
-            raise TopologyError(f"source {node} needs the name of a topic or several, not {topics!r}")
-        names = (topics,) if isinstance(topics, str) else tuple(topics)
         self._builder.add_source(
-            node, *names, key=key, value=value, timestamp_extractor=timestamp_extractor, offset_reset=offset_reset
+            node, *topics, key=key, value=value, timestamp_extractor=timestamp_extractor, offset_reset=offset_reset
         )
-        return Point(self._builder, node, serde_for(key), serde_for(value), frozenset(names))
+        return Point(self._builder, node, serde_for(key), serde_for(value), frozenset(topics))
+
+
+def _topic_names(topics: object) -> tuple[Any, ...]:
+    if isinstance(topics, str):
+        return (topics,)
+    if not isinstance(topics, Sequence):
+        raise TopologyError(f"stream needs the name of a topic or several, not {topics!r}")
+    return tuple(topics)

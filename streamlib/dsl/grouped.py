@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from streamlib.dsl.functions import UNSET, Hint, returns, serde_of
-from streamlib.dsl.graph import Point, RepartitionOptions, repartitioned
+from streamlib.dsl.graph import Point, RepartitionOptions, repartitioned, through_the_same_topic
 from streamlib.dsl.ktable import KTable
 from streamlib.serdes import Serde, Serdes
 from streamlib.topology import operators as op
@@ -95,7 +95,7 @@ class KGroupedStream(Generic[K, V]):
         spec = StoreSpec(name=store_name, kind="timestamped_key_value", key=self._point.key, value=value)
         builder.add_store(spec)
         point = self._partitioned(store_name).then(node, operator(store_name), store_name, value=value)
-        return KTable.stored(point, store_name)
+        return KTable._stored(point, store_name)
 
     def _partitioned(self, store: str) -> Point:
         """Behind a repartition topic if the key may have changed: one for all aggregations if the group has a name,
@@ -103,9 +103,7 @@ class KGroupedStream(Generic[K, V]):
         if not self._point.rekeyed:
             return self._point
         if self._named_repartition is not None:
-            for _ in range(3):  # the numbers that a topic of its own would have used up
-                self._point.builder.name("")
-            return self._named_repartition
+            return through_the_same_topic(self._named_repartition)
         point = repartitioned(self._point, RepartitionOptions(self._name or store))
         if self._name is not None:
             self._named_repartition = point

@@ -16,11 +16,11 @@ from streamlib.dsl.functions import (
     returns_pairs,
     serde_of,
 )
-from streamlib.dsl.graph import Point, RepartitionOptions, check_same_builder, repartitioned
+from streamlib.dsl.graph import Point, RepartitionOptions, check_same_builder, repartitioned, through_the_same_topic
 from streamlib.dsl.processor import Processor
 from streamlib.errors import TopologyError
 from streamlib.topology import operators as op
-from streamlib.topology.builder import check_sink
+from streamlib.topology.builder import check_sink, check_topic_name
 from streamlib.topology.functions import processor_supplier, user_function
 from streamlib.topology.nodes import Partitioner, ProcessorNode, SinkNode, StoreSpec, TopicChooser
 
@@ -60,6 +60,7 @@ class KStream(Generic[K, V]):
 
     def __init__(self, point: Point) -> None:
         self._point = point
+        self._repartitioned_for_join: Point | None = None
 
     # -- One record at a time, the key stays -------------------------------------------------------------------------
 
@@ -314,9 +315,9 @@ class KStream(Generic[K, V]):
         store_name = builder.store_name("KSTREAM-TOTABLE-", store)
         if point.rekeyed:
             point = repartitioned(point, RepartitionOptions(node))
-        table: KTable[K, V] = KTable.source(point.then(node, op.StreamToTable()), store_name)
+        table: KTable[K, V] = KTable._source(point.then(node, op.StreamToTable()), store_name)
         if store is not None:
-            table.lookup_stores()
+            table._lookup_stores()
         return table
 
     @overload
@@ -454,9 +455,10 @@ class KStream(Generic[K, V]):
         names = tuple(self._added(store) for store in stores)
         operator = op.Process(processor_supplier(supplier, "process"))
         # A given name uses no number up here, unlike elsewhere (`KStreamImpl.process`).
-        node = name if name is not None else self._point.builder.name("KSTREAM-PROCESSOR-")
+        if name is not None:
+            check_topic_name(name, "a node")
         point = self._point.then(
-            node,
+            name if name is not None else self._point.builder.name("KSTREAM-PROCESSOR-"),
             operator,
             *names,
             key=serde_of(key, self._point.key),
@@ -528,16 +530,25 @@ class KStream(Generic[K, V]):
     def _join(
         self, table: KTable[K, Any], operator: op.StreamTableJoin, hints: tuple[Hint, Hint, Hint], name: str | None
     ) -> KStream[K, Any]:
-        point = self._typed(hints[0], hints[1])
-        if point.rekeyed:
-            options = RepartitionOptions(name or point.node, keep_null_keys=operator.left)
-            point = repartitioned(point, options)
+        point = self._partitioned_for_join(self._typed(hints[0], hints[1]), name)
         builder = point.builder
-        builder.copartition(point.sources | table.sources)
+        if operator.left:
+            builder.keep_null_keys(point.node)
+        sources = point.sources | table._point.sources
+        builder.copartition(sources)
         node = builder.name("KSTREAM-LEFTJOIN-" if operator.left else "KSTREAM-JOIN-", name)
         result = serde_of(hints[2], point.value, returns(operator.joiner))
-        sources = point.sources | table.sources
-        return KStream(point.then(node, operator, *table.lookup_stores(), value=result, sources=sources))
+        return KStream(point.then(node, operator, *table._lookup_stores(), value=result, sources=sources))
+
+    def _partitioned_for_join(self, point: Point, name: str | None) -> Point:
+        """Behind a repartition topic if the key may have changed. Joins without a name share one
+        (`KStreamImpl.repartitionForJoin`)."""
+        if not point.rekeyed:
+            return point
+        if self._repartitioned_for_join is not None and name is None:
+            return through_the_same_topic(self._repartitioned_for_join)
+        self._repartitioned_for_join = repartitioned(point, RepartitionOptions(name or point.node))
+        return self._repartitioned_for_join
 
 
 Then: TypeAlias = Callable[[KStream[K, V]], KStream[K, V] | None]

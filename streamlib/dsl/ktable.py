@@ -31,30 +31,20 @@ class KTable(Generic[K, V]):
         self._parent = parent
 
     @classmethod
-    def source(cls, point: Point, store: str) -> Self:
+    def _source(cls, point: Point, store: str) -> Self:
         """A table straight from a topic or stream; kept under this name once something needs it."""
         return cls(point, store, kept=False)
 
     @classmethod
-    def stored(cls, point: Point, store: str) -> Self:
+    def _stored(cls, point: Point, store: str) -> Self:
         """A table whose node writes the store itself."""
         return cls(point, store, kept=True)
 
-    @property
-    def node(self) -> str:
-        """The node that emits the changes."""
-        return self._point.node
-
-    @property
-    def sources(self) -> frozenset[str]:
-        """The topics the table comes from."""
-        return self._point.sources
-
-    def lookup_stores(self) -> tuple[str, ...]:
+    def _lookup_stores(self) -> tuple[str, ...]:
         """The stores that looking up a row reads; sees to it that they are kept."""
         if self._store is None:
             assert self._parent is not None, "a table is stored, or derived from another"
-            return self._parent.lookup_stores()
+            return self._parent._lookup_stores()
         if not self._kept:
             self._kept = True
             self._point.builder.materialize(self._point.node, _spec(self._store, self._point))
@@ -72,7 +62,7 @@ class KTable(Generic[K, V]):
         [('a', None), ('a', 2)]
         """
         function = user_function(predicate, "filter")
-        operator = op.TableFilter(self.node, function, False, store)
+        operator = op.TableFilter(self._point.node, function, False, store)
         return self._derived("KTABLE-FILTER-", operator, store, name)
 
     def filter_not(
@@ -85,7 +75,7 @@ class KTable(Generic[K, V]):
         [('a', 1)]
         """
         function = user_function(predicate, "filter_not")
-        operator = op.TableFilter(self.node, function, True, store)
+        operator = op.TableFilter(self._point.node, function, True, store)
         return self._derived("KTABLE-FILTER-", operator, store, name)
 
     @overload
@@ -117,7 +107,7 @@ class KTable(Generic[K, V]):
         >>> run_stream(lambda s: s.to_table().map_values(lambda value: value * 10).to_stream(), [("a", 1)])
         [('a', 10)]
         """
-        operator = op.TableMapValues(self.node, user_function(mapper, "map_values"), with_key, store)
+        operator = op.TableMapValues(self._point.node, user_function(mapper, "map_values"), with_key, store)
         serde = serde_of(value, self._point.value, returns(mapper))
         return self._derived("KTABLE-MAPVALUES-", operator, store, name, value=serde)
 

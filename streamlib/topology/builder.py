@@ -23,7 +23,7 @@ from streamlib.topology.nodes import (
     TimestampExtractor,
     TopicChooser,
 )
-from streamlib.topology.operators import Operator, Process, StreamToTable, TableSource
+from streamlib.topology.operators import DropNullKeys, Operator, PassThrough, Process, StreamToTable, TableSource
 from streamlib.topology.topology import Topology
 
 _TOPIC_NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}")
@@ -194,6 +194,24 @@ class TopologyBuilder:
         assert isinstance(node.operator, TableSource | StreamToTable)
         operator = msgspec.structs.replace(node.operator, store=spec.name)
         self._nodes[table] = msgspec.structs.replace(node, operator=operator, stores=(spec.name,))
+
+    def keep_null_keys(self, node: str) -> None:
+        """Records without a key reach a node that can use them: nothing on the way drops them.
+
+        Source: KIP-962, `NodesWithRelaxedNullKeyJoinDownstream`.
+        """
+        above = [node]
+        for name in above:
+            found = self._nodes[name]
+            if isinstance(found, ProcessorNode) and isinstance(found.operator, DropNullKeys):
+                self.replace_operator(name, PassThrough())
+            parents = self._writers(found) if isinstance(found, SourceNode) else found.parents
+            above.extend(parent for parent in parents if parent not in above)
+
+    def _writers(self, source: SourceNode) -> list[str]:
+        """The sinks that write the internal topic that a source reads."""
+        topics = self._repartition_topics.keys() & set(source.topics)
+        return [node.name for node in self._nodes.values() if isinstance(node, SinkNode) and node.topic in topics]
 
     def replace_operator(self, node: str, operator: Operator) -> None:
         """Say what a processor does, now that it is known: a split knows its branches only at its end."""

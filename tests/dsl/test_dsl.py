@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 import pytest
 
-from streamlib import KGroupedStream, KStream, KTable, Stores, StreamsBuilder, Topology, TopologyError
+from streamlib import BranchedKStream, KGroupedStream, KStream, KTable, Stores, StreamsBuilder, Topology, TopologyError
 from streamlib.serdes import Serde, Serdes, serde_for
 from streamlib.testing import TopologyTestDriver
 from streamlib.topology import operators as op
@@ -260,12 +260,44 @@ def test_a_derived_table_is_looked_up_in_what_it_comes_from() -> None:
     builder, stream = word_stream()
     derived = builder.table("rows", key=str, value=str, store="rows").filter(lambda k, v: True).map_values(len)
     stored = derived.map_values(str, store="text")
-    assert derived.lookup_stores() == ("rows",)
-    assert stored.lookup_stores() == ("text",)
+    assert derived._lookup_stores() == ("rows",)
+    assert stored._lookup_stores() == ("text",)
     stream.join(derived, lambda left, right: left).to("out")
     join = next(n for n in builder.build().nodes.values() if n.name.startswith("KSTREAM-JOIN-"))
     assert isinstance(join, ProcessorNode)
     assert join.stores == ("rows",)
+
+
+def test_joins_without_a_name_share_a_repartition_topic() -> None:
+    """`KStreamImpl.repartitionForJoin`: three numbers are used up all the same."""
+    builder, stream = word_stream()
+    one, other = (builder.table(topic, key=str, value=str) for topic in ("one", "other"))
+    rekeyed = stream.select_key(lambda k, v: v)  # 7
+    for number, table in enumerate((one, other)):
+        rekeyed.join(table, lambda left, right: left).to(f"out{number}")
+    rekeyed.join(one, lambda left, right: left, name="named")
+    topology = builder.build()
+    assert repartition_names(topology) == ["KSTREAM-KEY-SELECT-0000000007-repartition", "named-repartition"]
+    assert [name for name in topology.nodes if "JOIN" in name] == [
+        "KSTREAM-JOIN-0000000011",
+        "KSTREAM-JOIN-0000000016",
+    ]
+
+
+def no_key(key: str, value: str) -> Any:
+    return None
+
+
+@pytest.mark.parametrize("left", [True, False])
+def test_only_a_left_join_gets_records_without_a_key_through_topics_before_it(left: bool) -> None:
+    builder, stream = word_stream()
+    table = builder.table("rows", key=str, value=str)
+    through = stream.select_key(no_key).repartition().map(lambda k, v: (k, v)).repartition()
+    (through.left_join if left else through.join)(table, lambda mine, row: f"{mine} {row}").to("out")
+    with TopologyTestDriver(builder.build()) as driver:
+        driver.input_topic("in", key=str, value=str).pipe_input("a", "b")
+        found = driver.output_topic("out", key=str, value=str).read_key_values()
+    assert found == ([(None, "b None")] if left else [])
 
 
 def test_both_sides_of_a_join_are_copartitioned() -> None:
@@ -389,6 +421,7 @@ def test_every_operator_refuses_what_it_cannot_call(operator: str) -> None:
         (lambda b, s: s.filter(bool, name="x").filter(bool, name="x"), "two nodes are called 'x'"),
         (lambda b, s: s.filter(bool, name="my filter"), "a node cannot have the name 'my filter'"),
         (lambda b, s: s.peek(print, name=5), "a node cannot have the name 5"),
+        (lambda b, s: s.process(Quiet, name="my processor"), "a node cannot have the name 'my processor'"),
         (lambda b, s: s.to("bad topic"), "to cannot have the name 'bad topic'"),
         (lambda b, s: s.repartition(partitions=0), "repartition needs at least one partition, not 0"),
         (lambda b, s: s.repartition(name="a b"), "a repartition topic cannot have the name 'a b-repartition'"),
@@ -413,6 +446,18 @@ def test_a_store_that_was_not_added_is_found_when_the_topology_is_built() -> Non
         builder.build()
 
 
+def test_the_same_topics_read_in_the_same_way_are_the_same_stream() -> None:
+    """As in `InternalStreamsBuilder.mergeDuplicateSourceNodes`; a number is used up all the same."""
+    builder, first = word_stream()
+    first.to("one")
+    builder.stream("in", key=str, value=str).to("two")
+    names = ["KSTREAM-SOURCE-0000000000", "KSTREAM-SINK-0000000001", "KSTREAM-SINK-0000000003"]
+    assert list(builder.build().nodes) == names
+    assert [each.parents for each in builder.build().nodes.values() if isinstance(each, SinkNode)] == [(names[0],)] * 2
+    pair = builder.stream(["a", "b"], key=str, value=str)
+    assert builder.stream(["b", "a"], key=str, value=str)._point == pair._point
+
+
 def test_a_topic_is_read_once() -> None:
     builder, _ = word_stream()
     builder.stream("in")
@@ -423,8 +468,10 @@ def test_a_topic_is_read_once() -> None:
 # -- Documentation ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", [StreamsBuilder, KStream, KTable, KGroupedStream], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize(
+    "kind", [StreamsBuilder, KStream, BranchedKStream, KTable, KGroupedStream], ids=lambda kind: kind.__name__
+)
 def test_every_method_has_an_example(kind: type) -> None:
-    exempt = {"build", "source", "stored", "lookup_stores", "node", "sources"}
+    exempt = {"build"}
     methods = {name: each for name, each in vars(kind).items() if not name.startswith("_") and name not in exempt}
     assert [name for name, each in methods.items() if ">>> " not in (each.__doc__ or "")] == []

@@ -29,6 +29,8 @@ assert_type(orders, KStream[str, Order])
 assert_type(users, KTable[str, User])
 assert_type(builder.stream(["a", "b"], key=Serdes.integer(), value=Serdes.msgpack(Order)), KStream[int, Order])
 assert_type(builder.stream("lines", key=None, value=str), KStream[Any, str])
+assert_type(builder.stream("keyed", key=str), KStream[str, Any])
+assert_type(builder.stream("counts", key=str, value=dict[str, int]), KStream[str, dict[str, int]])
 assert_type(builder.stream("raw"), KStream[Any, Any])
 assert_type(builder.build(), Topology)
 

@@ -1,0 +1,11 @@
+"""Examples in docstrings are collected in the library; in here, only what is called a test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """`--doctest-modules` would import every helper, programs for subprocesses among them."""
+    is_helper = collection_path.suffix == ".py" and not collection_path.name.startswith("test_")
+    return True if is_helper else None
