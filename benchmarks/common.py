@@ -129,7 +129,7 @@ def session(bootstrap_servers: str | None) -> Iterator[str]:
     set_up_logs("warning")
     end_like_ctrl_c()
     try:
-        with cluster(bootstrap_servers) as address:
+        with cluster(bootstrap_servers, optimise=True) as address:
             yield address
     except StreamsError as error:
         print(f"error: {describe(error)}", file=sys.stderr)

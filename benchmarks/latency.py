@@ -38,7 +38,7 @@ from streamlib.errors import StreamsError
 PARTS = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
 
 _WARM_UP_RATE = 1_000
-_WARM_UP_SECONDS = 2.0
+_WARM_UP_SECONDS = 2.0  # of each run, for its worker
 _PATIENCE_SECONDS = 30.0
 
 
@@ -47,6 +47,7 @@ class Options(msgspec.Struct, frozen=True):
 
     rates: list[int]
     seconds: float
+    warm_up: float
     keys: int
     partitions: int
     rounds: int
@@ -64,7 +65,8 @@ class Run(msgspec.Struct, frozen=True):
 
 def main(
     rates: Annotated[str, typer.Option(help="Records per second, a list.")] = "10,100,500,2000",
-    seconds: Annotated[float, typer.Option(help="Length of each run, after a warm-up.")] = 10.0,
+    seconds: Annotated[float, typer.Option(help="Length of each run.")] = 10.0,
+    warm_up: Annotated[float, typer.Option(help="Seconds of load before the first run, for the broker's JVM.")] = 30.0,
     keys: Annotated[int, typer.Option(min=1, help="Different keys.")] = 100,
     partitions: Annotated[int, typer.Option(min=1)] = 4,
     rounds: Annotated[int, typer.Option(min=1, help="Runs of each rate and guarantee, in turn.")] = 1,
@@ -76,7 +78,7 @@ def main(
 ) -> None:
     """Measure the end-to-end latency of a keyed count, exactly once against at least once."""
     settings = (f"compression_type={compression}", *(set_ or []))
-    options = Options([int(rate) for rate in rates.split(",")], seconds, keys, partitions, rounds, settings)
+    options = Options([int(rate) for rate in rates.split(",")], seconds, warm_up, keys, partitions, rounds, settings)
     console = Console()
     with session(bootstrap_servers) as address:
         runs = run_async(_measure_all, options, address, console)
@@ -101,10 +103,12 @@ async def _measure_all(options: Options, bootstrap_servers: str, console: Consol
 
 
 async def _warm_up(bench: Bench, options: Options) -> None:
-    """A broker that has just started is slow until the JVM has compiled what it does, and would spoil the first run."""
-    bench.say("warming up ...")
+    """A broker that has just started is slow until the JVM has compiled what it does: commits per second grow sixfold
+    in the first half minute of transactions."""
+    bench.say(f"warming up for {options.warm_up:.0f} s ...")
     for guarantee in GUARANTEES:
-        await _measure(bench, guarantee, _WARM_UP_RATE, msgspec.structs.replace(options, seconds=_WARM_UP_SECONDS))
+        share = options.warm_up / len(GUARANTEES)
+        await _measure(bench, guarantee, _WARM_UP_RATE, msgspec.structs.replace(options, seconds=share))
 
 
 async def _measure(bench: Bench, guarantee: str, rate: int, options: Options) -> Run:

@@ -39,7 +39,7 @@ def start(
     json: JsonOption = False,
 ) -> None:
     """Start a broker that goes on in the background."""
-    options = BrokerOptions(version=version, port=port, nodes=nodes, data_dir=data_dir)
+    options = BrokerOptions(version=version, port=port, nodes=nodes, data_dir=data_dir, optimise=True)
     with _errors(), _jar_progress(version) as progress:
         if foreground:
             _run_in_foreground(options, progress, json)
@@ -100,6 +100,7 @@ def _run_in_foreground(options: BrokerOptions, progress: OnJar, json: bool) -> N
             nodes=options.nodes,
             port=options.port,
             data_dir=options.data_dir,
+            optimise=options.optimise,
             progress=progress,
         ) as broker:
             state = DaemonState(

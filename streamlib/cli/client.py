@@ -23,12 +23,14 @@ class StalledError(StreamsError):
 
 
 @contextmanager
-def cluster(bootstrap_servers: str | None, progress: Progress | None = None) -> Iterator[str]:
+def cluster(
+    bootstrap_servers: str | None, progress: Progress | None = None, *, optimise: bool = False
+) -> Iterator[str]:
     """The address of the cluster that was given, or of one that lives as long as the block."""
     if bootstrap_servers is not None:
         yield bootstrap_servers
         return
-    with Broker.start(progress=progress) as broker:
+    with Broker.start(progress=progress, optimise=optimise) as broker:
         yield broker.bootstrap_servers
 
 

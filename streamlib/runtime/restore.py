@@ -155,6 +155,6 @@ def _first_position(task: Task, partition: TopicPartition, stored: int | None, b
             task.id, stored, partition, *bounds,
         )  # fmt: skip
         task.backend.clear(task.changelogs[partition])
-        stored = None
+        stored = task.restore_positions()[partition]  # none; the task has to hear of it, too
     first = bounds.start if stored is None else stored
     return Progress(first, first, bounds.end)

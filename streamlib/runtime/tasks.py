@@ -67,6 +67,8 @@ class TaskSet:
         self._locked_since_ms: dict[TaskId, float] = {}
         self._opening: dict[TaskId, Task] = {}
         self._starting_points: dict[TaskId, StartingPoint] = {}
+        # Where the reset policy pointed first: "latest" asked again after a roll-back would skip what came in between.
+        self._resets: dict[TopicPartition, int] = {}
         self._era = 0  # moves on with each roll-back: what was asked for before is void
         self.running: dict[TaskId, Task] = {}
 
@@ -120,10 +122,12 @@ class TaskSet:
                 committed[partition].offset, partition, starts[partition],
             )  # fmt: skip
         resets = await self._reset_positions([p for p in inputs if p not in committed or p in gone], starts)
+        # The text that came with an offset stays: stream time does not go back where a log was cut off.
+        found = {p: at._replace(offset=resets[p]) if p in gone else at for p, at in committed.items()}
         points = {
             task.id: StartingPoint(
-                {p: committed[p] for p in task.inputs if p in committed and p not in gone},
-                {p: resets[p] for p in task.inputs if p in resets},
+                {p: found[p] for p in task.inputs if p in found},
+                {p: resets[p] for p in task.inputs if p not in found},
             )
             for task in tasks
         }
@@ -131,6 +135,7 @@ class TaskSet:
         for task in tasks:
             if era == self._era and self._opening.get(task.id) is task:  # not revoked or rolled back while we asked
                 self._starting_points[task.id] = points[task.id]
+                self._resets |= points[task.id].reset
                 self._restorer.begin(task, bounds)
 
     def start_restored(self) -> list[Task]:
@@ -160,27 +165,43 @@ class TaskSet:
         return list(self._opening.values())
 
     def close(self, task_ids: Iterable[TaskId]) -> None:
-        """Let go of tasks: nothing of them is fetched, restored or kept open. Uncommitted work is dropped."""
+        """Let go of tasks: nothing of them is fetched, restored or kept open. Uncommitted work is dropped.
+
+        Raises:
+            ProcessingError: a processor's `close` raised; all tasks are closed all the same.
+        """
+        first: Exception | None = None
         for task_id in task_ids:
-            self._locked_since_ms.pop(task_id, None)
-            self._starting_points.pop(task_id, None)
-            self._restorer.forget(task_id)
-            if task := self.running.pop(task_id, None):
-                self._ports.fetcher.remove(task.inputs)
-                task.rollback()
-                task.close()
-            elif task := self._opening.pop(task_id, None):
-                task.close()
+            try:
+                self._close(task_id)
+            except Exception as error:
+                first = first or error
+        if first is not None:
+            raise first
+
+    def _close(self, task_id: TaskId) -> None:
+        self._locked_since_ms.pop(task_id, None)
+        self._starting_points.pop(task_id, None)
+        self._restorer.forget(task_id)
+        for partition in self._plan.inputs(task_id):
+            self._resets.pop(partition, None)
+        if task := self.running.pop(task_id, None):
+            self._ports.fetcher.remove(task.inputs)
+            task.rollback()
+            task.close()
+        elif task := self._opening.pop(task_id, None):
+            task.close()
 
     async def _reset_positions(
         self, partitions: list[TopicPartition], starts: Mapping[TopicPartition, int]
     ) -> dict[TopicPartition, int]:
-        policies = {p: self._plan.offset_reset(p) or self._default_reset for p in partitions}
-        if refused := [p for p in partitions if policies[p] == "none"]:
+        known = {p: self._resets[p] for p in partitions if self._resets.get(p, -1) >= starts[p]}
+        policies = {p: self._plan.offset_reset(p) or self._default_reset for p in partitions if p not in known}
+        if refused := [p for p, policy in policies.items() if policy == "none"]:
             raise ConfigError(
                 f"no committed offset for {refused[0]} and auto_offset_reset is 'none': "
                 "commit a starting offset for the group, or choose 'earliest' or 'latest'"
             )
-        latest = [p for p in partitions if policies[p] == "latest"]
+        latest = [p for p, policy in policies.items() if policy == "latest"]
         ends = await self._ports.admin.list_offsets(latest, "latest") if latest else {}
-        return {p: ends.get(p, starts[p]) for p in partitions}
+        return {p: known.get(p, ends.get(p, starts[p])) for p in partitions}

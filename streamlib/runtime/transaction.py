@@ -104,7 +104,9 @@ class ExactlyOnce:
         self._begin()
         producer = self._producers[0]
         ends = await _send_and_flush(producer, tasks)
-        await _with_live_generation(self._membership, producer.add_offsets, merged_offsets(tasks))
+        offsets = merged_offsets(tasks)
+        assert offsets or not ends, "records without offsets: nobody would refuse them from a zombie"
+        await _with_live_generation(self._membership, producer.add_offsets, offsets)
         await producer.end(commit=True)
         self.open = False
         self._producers.reverse()
@@ -196,8 +198,9 @@ async def _with_live_generation(membership: Membership, commit: _Commit, offsets
     """Commit offsets under the current generation.
 
     Our own JoinGroup may have been answered at the broker while the request was on its way: ILLEGAL_GENERATION then
-    only means "say it again under the new one". A refusal under a generation that is still ours to the best of our
-    knowledge means that the group went on without us.
+    only means "say it again under the new one". Plain commits are refused with REBALANCE_IN_PROGRESS between a join and
+    its sync (measured on Kafka 3.9 and 4.3), which means "say it again after the sync". A refusal under a generation
+    that is still ours to the best of our knowledge means that the group went on without us.
     """
     if not offsets:
         return
@@ -205,11 +208,14 @@ async def _with_live_generation(membership: Membership, commit: _Commit, offsets
         metadata = membership.metadata
         if metadata.generation < 0:
             raise KafkaError(ErrorCode.UNKNOWN_MEMBER_ID, "TxnOffsetCommit", metadata.group_id, "no live generation")
+        settled = membership.settled
         try:
             await commit(metadata, offsets)
             return
         except KafkaError as error:
-            if error.code != ErrorCode.ILLEGAL_GENERATION or not await _generation_moved(membership, metadata):
+            moved = error.code == ErrorCode.ILLEGAL_GENERATION and await _generation_moved(membership, metadata)
+            waits = error.code == ErrorCode.REBALANCE_IN_PROGRESS and not settled
+            if not moved and not (waits and await _rebalance_went_on(membership, metadata)):
                 raise
 
 
@@ -219,6 +225,14 @@ async def _generation_moved(membership: Membership, used: GroupMetadata) -> bool
         await membership.moved()
     now = membership.metadata
     return now.generation > used.generation and now.member_id == used.member_id
+
+
+async def _rebalance_went_on(membership: Membership, used: GroupMetadata) -> bool:
+    """Wait for the next step of a rebalance under way; whether we are still the same member after it."""
+    if not membership.settled:
+        await membership.moved()
+    now = membership.metadata
+    return now.generation >= used.generation and now.member_id == used.member_id
 
 
 async def _abort_quietly(producer: Producer) -> None:

@@ -46,6 +46,7 @@ TAKE_BYTES = 4 << 20
 LOCK_RETRY_MS = 100
 FIRST_BACKOFF_MS = 50
 LONGEST_BACKOFF_MS = 5_000
+LAST_ABORT_MS = 5_000  # the broker aborts by itself what it does not hear of
 
 
 class WorkerStatus(msgspec.Struct, frozen=True):
@@ -139,13 +140,13 @@ class Worker:
             SerializationError: poison bytes; nothing at or after them was committed.
             KafkaError: what the failure table calls fatal.
         """
-        await self._committer.init()
         try:
+            await self._committer.init()
             await self._run_with_children()
         finally:
             await self._give_up()
         if leave:
-            await self._membership.leave()
+            await self._leave()
 
     async def _run_with_children(self) -> None:
         """The loop raises one error at a time; it should arrive as itself, not in a group."""
@@ -164,6 +165,13 @@ class Worker:
                 children.cancel_scope.cancel()
         if failure is not None:
             raise failure
+
+    async def _leave(self) -> None:
+        """All is committed and closed by now, so it is no error of ours if nobody can be told."""
+        try:
+            await self._membership.leave()
+        except KafkaError as error:
+            log.warning("could not leave the group, the others wait for the session to expire: %s", error)
 
     async def _loop(self) -> None:
         while not self._stopping:
@@ -231,12 +239,13 @@ class Worker:
         self._lost = False
         self._membership.dropped_all()
 
-    def _tasks_of(self, partitions: Iterable[TopicPartition]) -> frozenset[TaskId]:
+    def _tasks_of(self, partitions: frozenset[TopicPartition]) -> frozenset[TaskId]:
+        """The tasks of these partitions, each with all its inputs: the others might be those of another owner."""
         known = set(self._plan.tasks)
         tasks = {self._plan.task_of(p) for p in partitions if p.topic in self._plan.topics}
-        if not tasks <= known or any(p.topic not in self._plan.topics for p in partitions):
+        if not tasks <= known or partitions != {p for task_id in tasks for p in self._plan.inputs(task_id)}:
             raise TopologyError(
-                "this worker was assigned partitions that its topology does not read: another member of "
+                "this worker was assigned other partitions than its topology reads together: another member of "
                 f"{self._config.application_id} runs a different topology; give it an application_id of its own"
             )
         return frozenset(tasks)
@@ -396,5 +405,11 @@ class Worker:
     async def _give_up(self) -> None:
         """Close dirty what is still open: nothing is committed, nothing uncommitted reaches the disk."""
         with anyio.CancelScope(shield=True):
-            await self._committer.abort()
-            self._tasks.close(self._tasks.ids)
+            try:
+                with anyio.move_on_after(LAST_ABORT_MS / 1000):
+                    await self._committer.abort()
+            finally:
+                try:
+                    self._tasks.close(self._tasks.ids)
+                finally:
+                    await self._committer.close()  # nothing of it is tried again from here on

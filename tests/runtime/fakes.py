@@ -13,12 +13,19 @@ import anyio
 import anyio.lowlevel
 
 from streamlib import StreamsBuilder
+from streamlib.config import ProcessingGuarantee, StreamsConfig
 from streamlib.engine.plan import Plan, make_plan
 from streamlib.engine.task import Task
 from streamlib.errors import ErrorCode, KafkaError, LockError
 from streamlib.records import FetchedBatch, GroupMetadata, Headers, OffsetAndMetadata, OutRecord, TaskId, TopicPartition
+from streamlib.runtime.membership import Membership, MembershipSettings
 from streamlib.runtime.ports import Assignment, JoinResult, StateDirectory, Subscription, TopicSpec
-from streamlib.runtime.tasks import TaskFactory
+from streamlib.runtime.purge import Purger
+from streamlib.runtime.restore import Restorer
+from streamlib.runtime.tasks import TaskFactory, TaskPorts, TaskSet
+from streamlib.runtime.transaction import AtLeastOnce, Committer, ExactlyOnce
+from streamlib.runtime.wakeup import Wakeup
+from streamlib.runtime.worker import Worker, WorkerParts
 from streamlib.state.backend import Backend
 from streamlib.state.memory import InMemoryBackend
 from streamlib.topology.nodes import StoreSpec
@@ -27,6 +34,13 @@ IN0, IN1 = (TopicPartition("in", number) for number in (0, 1))
 LOG0, LOG1 = (TopicPartition("app-counts-changelog", number) for number in (0, 1))
 T0, T1 = TaskId(0, 0), TaskId(0, 1)
 PATIENCE_S = 5
+# After these a producer may add offsets again.
+GROUP_REFUSALS = (
+    ErrorCode.ILLEGAL_GENERATION,
+    ErrorCode.UNKNOWN_MEMBER_ID,
+    ErrorCode.REBALANCE_IN_PROGRESS,
+    ErrorCode.FENCED_INSTANCE_ID,
+)
 
 
 def kafka_error(code: ErrorCode) -> KafkaError:
@@ -259,7 +273,7 @@ class FakeProducer:
             await self._script.step(f"offsets {self._name} in {group.generation}")
             await self._script.step("offsets")
         except KafkaError as error:
-            self._failed = error.code != ErrorCode.ILLEGAL_GENERATION
+            self._failed = error.code not in GROUP_REFUSALS
             raise
         self._group.check(group)
         self._transaction.offsets.update(offsets)
@@ -270,7 +284,11 @@ class FakeProducer:
         await self._risky(f"{'commit' if commit else 'abort'} {self._name}")
         self._broker.end(self._name, "committed" if commit else "aborted")
         self._transaction = None
-        self._script.journal.append(f"ended {self._name}")
+        try:
+            self._script.step_now(f"ended {self._name}")
+        except BaseException:
+            self._failed = True  # it is done, but nobody heard of it
+            raise
 
     async def close(self) -> None:
         self._script.step_now(f"close {self._name}")
@@ -496,3 +514,82 @@ def task_factory(plan: Plan, clock: FakeClock) -> TaskFactory:
         return Task(plan, task_id, backend, now_ms=clock.now_ms)
 
     return make
+
+
+class Bench:
+    """Everything of one worker, over the fakes; the parts can be used by themselves."""
+
+    def __init__(
+        self,
+        function: Callable[[str], str] = str,
+        *,
+        guarantee: ProcessingGuarantee = "exactly_once_v2",
+        reset: str = "earliest",
+        plan: Plan | None = None,
+        script: Script | None = None,
+    ) -> None:
+        self.script = script or Script()
+        self.broker = FakeBroker()
+        self.clock = FakeClock()
+        self.group = FakeGroup(self.script, self.broker)
+        self.admin = FakeAdmin(self.script, self.broker)
+        self.fetcher = FakeFetcher(self.script, self.broker, "read")
+        self.changelog_fetcher = FakeFetcher(self.script, self.broker, "restore")
+        self.directory = FakeStateDirectory(self.script)
+        self.plan = plan or counting_plan(function)
+        self.wakeup = Wakeup()
+        self.membership = Membership(
+            self.group,
+            self.clock,
+            MembershipSettings(group_id="app", topics=("in",), heartbeat_interval_ms=1),
+            lambda members: {},
+            lambda: b"",
+            on_change=self.wakeup,
+        )
+        self.restorer = Restorer(self.changelog_fetcher, self.admin, self.clock, on_done=self.wakeup)
+        ports = TaskPorts(self.group, self.admin, self.fetcher, self.directory, self.clock)
+        self.tasks = TaskSet(self.plan, ports, self.restorer, task_factory(self.plan, self.clock), reset)
+        self.committer = self._committer(guarantee)
+        config = StreamsConfig(application_id="app", processing_guarantee=guarantee)
+        purger = Purger(self.plan, self.admin, 1_000_000)
+        self.worker = Worker(
+            WorkerParts(
+                self.plan,
+                config,
+                self.clock,
+                self.admin,
+                self.fetcher,
+                self.membership,
+                self.committer,
+                self.restorer,
+                self.tasks,
+                purger,
+                self.wakeup,
+            )
+        )
+
+    @property
+    def journal(self) -> list[str]:
+        return self.script.journal
+
+    def counts(self) -> list[tuple[str, int]]:
+        """What readers of the output see, partition by partition."""
+        partitions = [TopicPartition("out", number) for number in (0, 1)]
+        return [
+            (key.decode(), int.from_bytes(value, "big"))
+            for partition in partitions
+            for key, value in self.broker.values(partition)
+            if key is not None and value is not None
+        ]
+
+    def committed(self, partition: TopicPartition) -> int:
+        at = self.broker.committed.get(partition)
+        return -1 if at is None else at.offset
+
+    def _committer(self, guarantee: ProcessingGuarantee) -> Committer:
+        if guarantee == "at_least_once":
+            return AtLeastOnce(self._producer(None), self.group, self.membership)
+        return ExactlyOnce([self._producer("even"), self._producer("odd")], self.group, self.membership)
+
+    def _producer(self, transactional_id: str | None) -> FakeProducer:
+        return FakeProducer(self.script, self.broker, self.group, transactional_id)

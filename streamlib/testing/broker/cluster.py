@@ -31,7 +31,7 @@ class BrokerOptions(msgspec.Struct, frozen=True, kw_only=True):
     `port` is the first node's, the next nodes take the next ones; without it any free port is taken.
     `proxied_port` adds a listener whose clients are told to connect to that port (and the next ones), where
     a proxy listens in tests. Without `data_dir` the data is in a temporary folder. `config` holds further
-    server properties.
+    server properties. `optimise` is for long runs and benchmarks: quicker in the end, slower at first.
     """
 
     version: str = DEFAULT_VERSION
@@ -41,6 +41,7 @@ class BrokerOptions(msgspec.Struct, frozen=True, kw_only=True):
     data_dir: Path | None = None
     config: Mapping[str, str] = {}
     heap: str = "768m"
+    optimise: bool = False
 
     def __post_init__(self) -> None:
         if self.nodes < 1:
@@ -65,7 +66,10 @@ class Broker:
         self._launch = launch
         self._keep_data = options.data_dir is not None
         self.data_dir = (options.data_dir or _temporary_folder()).absolute()
-        self.nodes = [Node(self.data_dir / f"node-{i}", jars, options.heap) for i in range(options.nodes)]
+        self.nodes = [
+            Node(self.data_dir / f"node-{i}", jars, options.heap, optimise=options.optimise)
+            for i in range(options.nodes)
+        ]
         self._config = options.config
 
     @classmethod
@@ -78,6 +82,7 @@ class Broker:
         proxied_port: int | None = None,
         data_dir: Path | None = None,
         config: Mapping[str, str] | None = None,
+        optimise: bool = False,
         progress: Progress | None = None,
     ) -> Broker:
         """Starts a cluster and returns when it serves clients; see `BrokerOptions` for the options.
@@ -95,6 +100,7 @@ class Broker:
             proxied_port=proxied_port,
             data_dir=data_dir,
             config=config or {},
+            optimise=optimise,
         )
         broker = cls(options, WatchedProcess, progress)
         broker.start_all()
