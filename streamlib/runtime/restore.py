@@ -15,6 +15,7 @@ import logging
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
+import anyio.lowlevel
 import msgspec
 
 from streamlib.engine.task import Task
@@ -126,6 +127,7 @@ class Restorer:
                 progress.position = batch.next_offset
                 self._finish_if_done(restoration)
             self._log_progress()
+            await anyio.lowlevel.checkpoint()  # `wait` returns at once while there is more
 
     def _finish_if_done(self, restoration: Restoration) -> bool:
         if not restoration.done:

@@ -213,26 +213,20 @@ async def _with_live_generation(membership: Membership, commit: _Commit, offsets
             await commit(metadata, offsets)
             return
         except KafkaError as error:
-            moved = error.code == ErrorCode.ILLEGAL_GENERATION and await _generation_moved(membership, metadata)
-            waits = error.code == ErrorCode.REBALANCE_IN_PROGRESS and not settled
-            if not moved and not (waits and await _rebalance_went_on(membership, metadata)):
+            if error.code not in (ErrorCode.ILLEGAL_GENERATION, ErrorCode.REBALANCE_IN_PROGRESS):
+                raise
+            await _rebalance_went_on(membership, metadata)
+            now = membership.metadata
+            moved = now.generation > metadata.generation
+            synced = error.code == ErrorCode.REBALANCE_IN_PROGRESS and not settled and now == metadata
+            if now.member_id != metadata.member_id or not (moved or synced):
                 raise
 
 
-async def _generation_moved(membership: Membership, used: GroupMetadata) -> bool:
-    """Wait for a join under way to be answered; whether we are still the same member, in a later generation."""
+async def _rebalance_went_on(membership: Membership, used: GroupMetadata) -> None:
+    """Wait until a join or sync under way has been answered, or was in vain."""
     while not membership.settled and membership.metadata == used:
         await membership.moved()
-    now = membership.metadata
-    return now.generation > used.generation and now.member_id == used.member_id
-
-
-async def _rebalance_went_on(membership: Membership, used: GroupMetadata) -> bool:
-    """Wait for the next step of a rebalance under way; whether we are still the same member after it."""
-    if not membership.settled:
-        await membership.moved()
-    now = membership.metadata
-    return now.generation >= used.generation and now.member_id == used.member_id
 
 
 async def _abort_quietly(producer: Producer) -> None:

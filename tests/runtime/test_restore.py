@@ -6,13 +6,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from streamlib.engine.task import Task
 from streamlib.errors import ErrorCode, KafkaError, StateStoreError
-from streamlib.records import OutRecord
+from streamlib.records import OutRecord, TopicPartition
 from streamlib.runtime.restore import Restoration
-from tests.runtime.fakes import LOG0, T0, Bench, Transaction, others_run, until
+from tests.runtime.fakes import LOG0, T0, Bench, Rows, Transaction, others_run, until
 
 
 def row(key: str, count: int) -> OutRecord:
@@ -154,6 +155,25 @@ async def test_a_restore_that_was_cut_short_goes_on_where_it_was() -> None:
     bench.broker.end("before", "committed")
     async with restoring(bench):
         assert (await finished(bench)).restored == 1
+
+
+async def test_heartbeats_go_on_while_there_is_much_to_restore(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is buffered is applied batch by batch, and others have their turn in between."""
+    bench = Bench()
+    write(bench, *(row("a", n) for n in range(20)))
+    read = bench.broker.read
+
+    def one_record(partition: TopicPartition, position: int) -> Rows | None:
+        rows = read(partition, position)
+        return rows and Rows(partition, position + 1, rows.content[:1])
+
+    monkeypatch.setattr(bench.broker, "read", one_record)
+    beats = 0
+    async with restoring(bench):
+        while bench.restorer.under_way:
+            beats += 1
+            await anyio.lowlevel.checkpoint()
+    assert beats >= 20
 
 
 async def test_what_cannot_be_read_or_stored_is_raised() -> None:

@@ -166,15 +166,15 @@ async def test_a_join_that_shows_that_generations_went_by_ends_the_wait_with_a_r
         bench.group.rebalance()
         await until(lambda: bench.script.done("join answered"))
         async with anyio.create_task_group() as children:
-            children.start_soon(_refused, bench, task)
+            children.start_soon(_refused, bench, task, "ILLEGAL_GENERATION")
             await until(lambda: bench.script.done("offsets even in 1"))
             bench.group.generation = 7
             answered.set()
         assert "commit even" not in bench.journal
 
 
-async def _refused(bench: Bench, task: Task) -> None:
-    with pytest.raises(KafkaError, match="ILLEGAL_GENERATION"):
+async def _refused(bench: Bench, task: Task, why: str) -> None:
+    with anyio.fail_after(2), pytest.raises(KafkaError, match=why):
         await bench.committer.commit([task])
 
 
@@ -240,3 +240,20 @@ async def test_at_least_once_takes_a_refusal_outside_of_a_rebalance_at_its_word(
         bench.script.fail("commit_offsets", ErrorCode.REBALANCE_IN_PROGRESS)
         with pytest.raises(KafkaError, match="REBALANCE_IN_PROGRESS"):
             await bench.committer.commit([task])
+
+
+async def test_a_refusal_that_finds_the_membership_lost_waits_for_nothing() -> None:
+    bench = Bench(guarantee="at_least_once")
+    async with joined(bench):
+        task = await started(bench)
+        process(bench, task, "a")
+        bench.script.hold("sync")
+        bench.group.rebalance(IN0)
+        await until(lambda: bench.script.done("sync"))
+        answer = bench.script.hold("commit_offsets")
+        bench.script.fail("commit_offsets", ErrorCode.REBALANCE_IN_PROGRESS)
+        async with anyio.create_task_group() as children:
+            children.start_soon(_refused, bench, task, "REBALANCE_IN_PROGRESS")
+            await until(lambda: bench.script.done("commit_offsets"))
+            bench.membership.lose("a test")
+            answer.set()
