@@ -181,6 +181,9 @@ class KafkaStreams:
         except StreamsError as error:
             self._phase = State.ERROR
             self._error = error
+        except BaseException:  # a defect of ours, or a second signal: not a clean end
+            self._phase = State.ERROR
+            raise
         finally:
             self._stopped.set()
 

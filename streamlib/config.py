@@ -47,6 +47,8 @@ class StreamsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         client_id: how the brokers' logs call us; the application id if not given.
         group_instance_id: makes a static member (KIP-345), whose restart within the session causes no rebalance.
         state_dir: the folder for stores; workers of one host share it.
+        state_cleanup_dir_max_age_ms: stores that nobody has held for so long are built anew (KIP-1259). Keep it below
+            the changelogs' `delete.retention.ms` (24 h): after that, deletes an old store has not seen may be gone.
         commit_interval_ms: the longest that processed records wait for their commit under load.
         commit_max_bytes: uncommitted outputs and state that make a commit due earlier.
         auto_offset_reset: where to start without a committed offset.
@@ -83,6 +85,7 @@ class StreamsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     client_id: str | None = None
     group_instance_id: str | None = None
     state_dir: str = ""
+    state_cleanup_dir_max_age_ms: int = 23 * 3_600_000
     commit_interval_ms: int = 100
     commit_max_bytes: int = 16 * MIB
     auto_offset_reset: AutoOffsetReset = "earliest"

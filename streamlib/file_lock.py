@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import Self
 
-from streamlib.errors import LockError
+from streamlib.errors import LockError, StateStoreError
 
 
 class FileLock:
@@ -31,18 +31,19 @@ class FileLock:
 
         Raises:
             LockError: another process holds it; the message names its process id.
+            StateStoreError: the file cannot be opened or locked at all.
         """
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise LockError(f"cannot open {path}: {error.strerror}; check who may write there") from error
+            raise StateStoreError(f"cannot open {path}: {error.strerror}; check who may write there") from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             holder = _read(descriptor)[0] or "unknown"
             os.close(descriptor)
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                raise LockError(f"cannot lock {path}: {error.strerror}") from error
+                raise StateStoreError(f"cannot lock {path}: {error.strerror}") from error
             raise LockError(
                 f"{path} is held by process {holder}: stop that process, or choose another state_dir "
                 "(or group_instance_id) for this one"
@@ -52,8 +53,9 @@ class FileLock:
         return cls(path, descriptor, kept)
 
     def release(self) -> None:
-        """Give the lock back; harmless when it has been."""
+        """Give the lock back; harmless when it has been. The file's time says until when it was held."""
         if self._descriptor is not None:
+            os.utime(self._descriptor)
             os.close(self._descriptor)
             self._descriptor = None
 

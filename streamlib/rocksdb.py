@@ -27,9 +27,11 @@ from rocksdict import (
     WriteBufferManager,
 )
 
-from streamlib.errors import LockError, StateStoreError
+from streamlib.errors import StateStoreError
 from streamlib.file_lock import FileLock
 from streamlib.topology.nodes import StoreSpec
+
+OWNER_LOCK = "owner.lock"
 
 DEFAULT_MEMORY_BYTES = 256 << 20
 """For all databases of the process together, see `_Memory`."""
@@ -224,8 +226,8 @@ def _take_lock(folder: Path) -> FileLock:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise LockError(f"cannot create the state folder {folder}: {error.strerror}") from error
-    return FileLock.take(folder / "owner.lock")
+        raise StateStoreError(f"cannot create the state folder {folder}: {error.strerror}") from error
+    return FileLock.take(folder / OWNER_LOCK)
 
 
 def _open(path: Path, stores: Sequence[str], memory: _Memory) -> Rdict:

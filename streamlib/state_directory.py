@@ -12,21 +12,28 @@ open transaction at once instead of making every reader wait for the transaction
 
 from __future__ import annotations
 
+import logging
 import re
+import shutil
+import time
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from streamlib.config import StreamsConfig
-from streamlib.errors import LockError
+from streamlib.errors import LockError, StateStoreError
 from streamlib.file_lock import FileLock
 from streamlib.records import TaskId
-from streamlib.rocksdb import RocksDBBackend
+from streamlib.rocksdb import OWNER_LOCK, RocksDBBackend
 from streamlib.state.backend import Backend
 from streamlib.state.memory import InMemoryBackend
 from streamlib.state.split import SplitBackend
 from streamlib.topology.nodes import StoreSpec
+
+log = logging.getLogger(__name__)
 
 MAX_WORKERS = 1024
 _TASK_FOLDER = re.compile(r"(\d+)_(\d+)")
@@ -43,6 +50,7 @@ class LocalStateDirectory:
         self._root = config.state_path / config.application_id
         self._instance_id = config.group_instance_id
         self._memory_bytes = config.rocksdb_memory_bytes
+        self._max_age_s = config.state_cleanup_dir_max_age_ms / 1000
         self._slot: FileLock | None = None
 
     @property
@@ -55,10 +63,12 @@ class LocalStateDirectory:
         try:
             self._root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise LockError(
+            raise StateStoreError(
                 f"cannot create the state directory {self._root}: {error.strerror}; choose another state_dir"
             ) from error
         self._slot = self._take_slot()
+        for aside in self._root.glob("*.aside-*"):
+            self._remove_if_old(aside)
         return self
 
     def __exit__(
@@ -74,6 +84,7 @@ class LocalStateDirectory:
         if not on_disk:
             return InMemoryBackend()
         folder = f"{task_id}.aside-{self.identity}" if aside else str(task_id)
+        self._remove_if_old(self._root / folder)
         disk = RocksDBBackend(self._root / folder, on_disk, memory_bytes=self._memory_bytes)
         in_memory = frozenset(spec.name for spec in stores if not spec.persistent)
         return SplitBackend(disk, in_memory) if in_memory else disk
@@ -82,6 +93,19 @@ class LocalStateDirectory:
         """Tasks with a folder here."""
         found = (_TASK_FOLDER.fullmatch(path.name) for path in self._root.iterdir())
         return frozenset(TaskId(int(match[1]), int(match[2])) for match in found if match)
+
+    def _remove_if_old(self, folder: Path) -> None:
+        """A store that was away for longer than tombstones are kept would never hear of deletes made meanwhile."""
+        age_s = time.time() - _last_used_s(folder)
+        if not folder.exists() or age_s <= self._max_age_s:
+            return
+        with suppress(LockError):  # somebody holds it after all
+            lock = FileLock.take(folder / OWNER_LOCK)
+            log.warning(
+                "%s was not used for %.0f h; its stores are built anew from their changelogs", folder, age_s / 3600
+            )
+            shutil.rmtree(folder)
+            lock.release()
 
     def _take_slot(self) -> FileLock:
         if self._instance_id is not None:
@@ -92,3 +116,9 @@ class LocalStateDirectory:
             except LockError:
                 continue
         raise LockError(f"{MAX_WORKERS} workers already use {self._root}; choose another state_dir")
+
+
+def _last_used_s(folder: Path) -> float:
+    """When a folder's database was last written, or its lock last taken or given back."""
+    files = (*folder.glob("*"), *folder.glob("db/*"))
+    return max((file.stat().st_mtime for file in files), default=0.0)

@@ -38,6 +38,10 @@ NEVER_WAIT = -1
 """`max_task_idle_ms` that turns waiting for empty inputs off."""
 
 
+NOTHING_COMMITTED = -1
+"""Unlike any offset."""
+
+
 class Phase(Enum):
     """Where a task is in its life; see the module."""
 
@@ -141,6 +145,10 @@ class Task:
             )
             for partition in self.inputs
         }
+        for partition, position in reset.items():
+            if position > 0 and partition not in committed:
+                # To be committed even if nothing comes: after a crash, "latest" would be further on.
+                self._queues[partition].committed = NOTHING_COMMITTED
         self._cursor.stream_time = max((each.partition_time for each in self._queues.values()), default=NO_TIME)
         self._phase = Phase.FAILED  # unless all of them come up
         for processor in self._processors:

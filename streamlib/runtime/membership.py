@@ -171,7 +171,7 @@ class Membership:
         """Leave the group, so that nobody has to wait for the session to expire."""
         member_id, self.state = self._member_id, State.LEFT
         self._turn.set()
-        if member_id:
+        if member_id and not self._lost:
             await self._group.leave(member_id)
 
     def _tell(self) -> None:

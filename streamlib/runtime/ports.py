@@ -220,7 +220,7 @@ class StateDirectory(Protocol):
         """Open (or create) the task's stores. Raises `LockError` while another process holds them.
 
         `aside`: open a copy of this worker's own instead, whatever state it is in; for when the holder of the usual
-        one does not let go (a stopped process). Correct at any age: a store knows its position in the changelog.
+        one does not let go (a stopped process). Correct all the same: a store knows its position in the changelog.
         """
         ...
 

@@ -27,7 +27,7 @@ import msgspec
 from streamlib.config import StreamsConfig
 from streamlib.engine.plan import Plan
 from streamlib.engine.task import Task
-from streamlib.errors import KafkaError, StreamsError, TopologyError
+from streamlib.errors import ErrorCode, KafkaError, StreamsError, TaskMigratedError, TopologyError
 from streamlib.records import TaskId, TopicPartition
 from streamlib.runtime.failures import Action, decide
 from streamlib.runtime.membership import Assigned, Lost, Membership
@@ -46,6 +46,7 @@ TAKE_BYTES = 4 << 20
 LOCK_RETRY_MS = 100
 FIRST_BACKOFF_MS = 50
 LONGEST_BACKOFF_MS = 5_000
+MOST_LOSSES = 3
 LAST_ABORT_MS = 5_000  # the broker aborts by itself what it does not hear of
 
 
@@ -101,6 +102,8 @@ class Worker:
         self._lost = False  # the membership is, and the tasks have not been dropped yet
         self._stopping = False
         self._opened_ms = 0.0  # when the first uncommitted record was processed
+        self._slowest_ms = 0.0  # the longest slice since the last commit
+        self._losses = 0  # of the membership since the last commit
         self._owed_records = 0  # processed since the last commit
         self._backoff_ms = FIRST_BACKOFF_MS
         self._counts = dict.fromkeys(("records_in", "records_out", "restored", "commits", "redone"), 0)
@@ -139,14 +142,15 @@ class Worker:
             ProcessingError: a user function raised; the open transaction was aborted.
             SerializationError: poison bytes; nothing at or after them was committed.
             KafkaError: what the failure table calls fatal.
+            TaskMigratedError: user functions take longer than the session, again and again.
         """
         try:
             await self._committer.init()
             await self._run_with_children()
         finally:
             await self._give_up()
-        if leave:
-            await self._leave()
+            if leave:
+                await self._leave()  # after an error, too: everything is closed, nobody has to wait for the session
 
     async def _run_with_children(self) -> None:
         """The loop raises one error at a time; it should arrive as itself, not in a group."""
@@ -167,11 +171,12 @@ class Worker:
             raise failure
 
     async def _leave(self) -> None:
-        """All is committed and closed by now, so it is no error of ours if nobody can be told."""
-        try:
-            await self._membership.leave()
-        except KafkaError as error:
-            log.warning("could not leave the group, the others wait for the session to expire: %s", error)
+        """All is closed by now, so it is no error of ours if nobody can be told."""
+        with anyio.move_on_after(LAST_ABORT_MS / 1000, shield=True):
+            try:
+                await self._membership.leave()
+            except KafkaError as error:
+                log.warning("could not leave the group, the others wait for the session to expire: %s", error)
 
     async def _loop(self) -> None:
         while not self._stopping:
@@ -232,12 +237,23 @@ class Worker:
 
     async def _drop_all(self) -> None:
         """Rule: of a lost task nothing is committed."""
+        self._check_pace()
         await self._committer.abort()
         self._tasks.close(self._tasks.ids)
         self._owed_records = 0
         await self._committer.init()
         self._lost = False
         self._membership.dropped_all()
+
+    def _check_pace(self) -> None:
+        """A function that holds the worker for longer than its session loses the membership each time it is tried."""
+        self._losses += 1
+        if self._losses >= MOST_LOSSES and self._slowest_ms > self._config.session_timeout_ms:
+            raise TaskMigratedError(
+                f"the group went on without this worker {self._losses} times, and nothing was committed in between: "
+                f"functions held it for up to {self._slowest_ms:.0f} ms at a time, longer than session_timeout_ms "
+                f"({self._config.session_timeout_ms}); make them quicker, or raise session_timeout_ms above that"
+            )
 
     def _tasks_of(self, partitions: frozenset[TopicPartition]) -> frozenset[TaskId]:
         """The tasks of these partitions, each with all its inputs: the others might be those of another owner."""
@@ -297,6 +313,7 @@ class Worker:
         if processed and not self._owed_records:
             self._opened_ms = started
         self._owed_records += processed
+        self._slowest_ms = max(self._slowest_ms, self._clock.monotonic_ms() - started)
         self._counts["records_in"] += processed
 
     async def _hand_over_outputs(self) -> None:
@@ -346,6 +363,7 @@ class Worker:
             await self._hand_over_outputs()
             await self._committer.commit(tasks)
             self._purger.committed(tasks)
+            self._slowest_ms, self._losses = 0.0, 0
             self._counts["commits"] += 1
             self._backoff_ms = FIRST_BACKOFF_MS
         self._owed_records = 0
@@ -381,6 +399,8 @@ class Worker:
         """Do what the table says; returns when the tasks are on their way again."""
         action = decide(error)
         if action is Action.FATAL:
+            if error.code == ErrorCode.FENCED_INSTANCE_ID:
+                self._membership.lose(str(error))  # the place in the group is another process's, not ours to leave
             raise error
         self._counts["redone"] += 1
         log.warning("work since the last commit is redone (%s): %s", action.value, error)

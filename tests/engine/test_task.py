@@ -594,3 +594,10 @@ def test_counters() -> None:
     task.take_outputs()
     assert (task.records_in, task.records_out, task.dropped, task.stream_time) == (2, 1, 1, 5)
     assert OUTPUT.topic in task._plan.partition_counts
+
+
+def test_a_starting_point_that_is_not_the_beginning_is_committed_before_anything_comes() -> None:
+    """Else, after a crash, "latest" would be further on, and what came in between lost."""
+    task = task_of(build([source(), sink("source")]), start=False)
+    task.start({}, {INPUT: 100})
+    assert task.offsets()[INPUT].offset == 100

@@ -11,7 +11,7 @@ import pytest
 
 from streamlib import StreamsBuilder
 from streamlib.engine.plan import make_plan
-from streamlib.errors import ErrorCode, KafkaError, ProcessingError, TopologyError
+from streamlib.errors import ErrorCode, KafkaError, ProcessingError, TaskMigratedError, TopologyError
 from streamlib.records import TopicPartition
 from streamlib.runtime import worker as worker_module
 from tests.runtime.fakes import IN0, IN1, T0, T1, Bench, Transaction, others_run, until
@@ -414,3 +414,20 @@ def _raise_on_poison(value: str) -> str:
     if value == "poison":
         raise ValueError(value)
     return value
+
+
+async def test_a_function_slower_than_the_session_ends_the_worker_instead_of_looping() -> None:
+    def hold(value: str) -> str:
+        bench.clock.ms += 11_000  # the session is 10 s
+        return value
+
+    bench = Bench(hold)
+    bench.broker.write(IN0, "a")
+    for _ in range(3):
+        bench.script.fail("offsets", ErrorCode.UNKNOWN_MEMBER_ID)
+    error = await fails(bench, IN0)
+    assert isinstance(error, TaskMigratedError)
+    assert "up to 11000 ms" in str(error)
+    assert "session_timeout_ms (10000)" in str(error)
+    assert bench.committed(IN0) == -1
+    assert_let_go(bench)
