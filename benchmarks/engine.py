@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
-from streamlib.topology.topology import Topology
 
 from streamlib.engine.plan import make_plan
 from streamlib.engine.task import Task
@@ -29,6 +28,7 @@ from streamlib.state.backend import Backend
 from streamlib.state.memory import InMemoryBackend
 from streamlib.topology import operators as op
 from streamlib.topology.nodes import Node, ProcessorNode, SinkNode, SourceNode, StoreSpec
+from streamlib.topology.topology import Topology
 
 SLICE_RECORDS = 1_000
 COMMIT_RECORDS = 10_000

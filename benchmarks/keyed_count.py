@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 
 import msgspec
-from streamlib.topology.topology import Topology
 
 from streamlib import StreamsBuilder
+from streamlib.topology.topology import Topology
 
 INPUT_VARIABLE = "BENCHMARK_INPUT"
 OUTPUT_VARIABLE = "BENCHMARK_OUTPUT"
