@@ -10,6 +10,7 @@ from streamlib.dsl.builder import StreamsBuilder
 from streamlib.dsl.grouped import KGroupedStream
 from streamlib.dsl.kstream import BranchedKStream, KStream
 from streamlib.dsl.ktable import KTable
+from streamlib.dsl.materialized import Materialized
 from streamlib.dsl.processor import Processor, ProcessorContext
 from streamlib.dsl.stores import Stores
 from streamlib.errors import (
@@ -37,6 +38,7 @@ __all__ = [
     "KafkaError",
     "KafkaStreams",
     "LockError",
+    "Materialized",
     "ProcessingError",
     "Processor",
     "ProcessorContext",

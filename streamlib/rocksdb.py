@@ -96,6 +96,12 @@ class RocksDBBackend:
         for store, changed in changes.items():
             self._rows_of[store].learn(changed, size_bytes // len(changes))
 
+    def delete_range(self, store: str, start: bytes, end: bytes) -> None:
+        batch = WriteBatch(raw_mode=True)
+        batch.delete_range(start, end, self._handles[store])
+        self._db.write(batch)
+        self._rows_of[store].forget_range(start, end)
+
     def positions(self) -> dict[str, int]:
         rows = {key.decode(): value for key, value in self._rows(self._db, None, None, False)}
         return {store: _POSITION.unpack(rows[store])[0] for store in self._families if store in rows}
@@ -185,6 +191,11 @@ class _Rows:
         self._bytes += size_bytes + len(changed) * ROW_OVERHEAD_BYTES
         if self._bytes > self._limit_bytes:
             self._make_room()
+
+    def forget_range(self, start: bytes, end: bytes) -> None:
+        """Rows that were deleted."""
+        self._young = {key: row for key, row in self._young.items() if not start <= key < end}
+        self._old = {key: row for key, row in self._old.items() if not start <= key < end}
 
     def forget(self) -> None:
         self._young = {}

@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+CORPUS = Path(__file__).parents[2] / "shared" / "conformance" / "cases"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--corpus", type=Path, default=CORPUS, help="a folder of conformance cases (tests/conformance)")
+
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
     """`--doctest-modules` would import every helper, programs for subprocesses among them."""

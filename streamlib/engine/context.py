@@ -11,9 +11,8 @@ from streamlib.engine.cursor import Cursor
 from streamlib.engine.inputs import NodeFn
 from streamlib.errors import ProcessingError, TopologyError
 from streamlib.records import Record, RecordMetadata, TaskId
-from streamlib.state.overlay import Overlay
-from streamlib.state.stores import Store, open_store
-from streamlib.topology.nodes import StoreSpec
+from streamlib.state.rows import Rows
+from streamlib.state.stores import open_store
 
 
 class TaskFacts(msgspec.Struct, frozen=True):
@@ -36,7 +35,7 @@ class ProcessorContext:
         node: str,
         forward: NodeFn,
         children: Mapping[str, NodeFn],
-        stores: Mapping[str, tuple[StoreSpec, Overlay]],
+        stores: Mapping[str, Rows],
         cursor: Cursor,
         facts: TaskFacts,
     ) -> None:
@@ -46,7 +45,7 @@ class ProcessorContext:
         self._children = children
         self._cursor = cursor
         self._facts = facts
-        self._stores = {name: open_store(spec, overlay, self) for name, (spec, overlay) in stores.items()}
+        self._stores = {name: open_store(rows, self) for name, rows in stores.items()}
 
     def forward(self, record: Record[Any, Any], child: str | None = None) -> None:
         """Hand a record to all children in the order they were attached, or to one by name; returns when they are done.
@@ -61,7 +60,7 @@ class ProcessorContext:
             raise TopologyError(f"node {self._node} has no child {child}; its children: {sorted(self._children)}")
         self._children[child](record.key, record.value, record.timestamp, record.headers)
 
-    def state_store(self, name: str) -> Store:
+    def state_store(self, name: str) -> Any:
         """A store connected to this processor.
 
         Raises:

@@ -29,6 +29,18 @@ class Cursor:
         return RecordContext(*self.partition, self.record.offset, timestamp, self.record.headers)
 
 
+class StreamTime:
+    """The stream time of one operator: the highest timestamp of the records it accepted.
+
+    Committed with the offsets, so that after a restart the same records are late as before it.
+    """
+
+    __slots__ = ("ms",)
+
+    def __init__(self) -> None:
+        self.ms = NO_TIME
+
+
 class RecordContext(NamedTuple):
     """What a topic chooser is told beside key and value: where the record came from, its time and headers."""
 

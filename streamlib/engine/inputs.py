@@ -12,13 +12,14 @@ from __future__ import annotations
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import islice
 from struct import Struct
+from struct import error as StructError
 from typing import Any, NamedTuple, TypeAlias
 
 from streamlib.engine.cursor import NO_TIME, Cursor
-from streamlib.errors import ProcessingError, SerializationError
+from streamlib.errors import ProcessingError, SerializationError, TopologyError
 from streamlib.records import FetchedBatch, FetchedRecord, Headers, OffsetAndMetadata, TopicPartition
 from streamlib.serdes import Serde
 from streamlib.topology.nodes import TimestampExtractor
@@ -29,8 +30,11 @@ NodeFn: TypeAlias = Callable[[Any, Any, int, Headers], None]
 END_OF_TIME = 1 << 63
 """Later than any timestamp."""
 
-_METADATA = Struct(">bq")
-_METADATA_VERSION = 1
+_TIME = Struct(">bq")  # version, partition time
+_LENGTH = Struct(">i")
+_MS = Struct(">q")
+MAX_METADATA_BYTES = 4096
+"""The brokers' default of `offset.metadata.max.bytes`."""
 
 
 class ConsumedRecord(NamedTuple):
@@ -68,7 +72,7 @@ class Input:
 
     def __init__(self, partition: TopicPartition, source: CompiledSource, cursor: Cursor, start: OffsetAndMetadata):
         self.partition = partition
-        self.partition_time = decode_partition_time(start.metadata)
+        self.partition_time = decode_metadata(start.metadata).partition_time
         self.fetched = start.offset  # where the next batch has to go on
         self.committed = start.offset
         self.end_offset: int | None = None  # as last heard from the broker
@@ -93,8 +97,8 @@ class Input:
         """Whether all that the broker is known to have was fetched. Not before the broker was asked."""
         return self.end_offset is not None and self.fetched >= self.end_offset
 
-    def offset_to_commit(self) -> OffsetAndMetadata:
-        return OffsetAndMetadata(self._position, encode_partition_time(self.partition_time))
+    def offset_to_commit(self, stream_times: Mapping[str, int]) -> OffsetAndMetadata:
+        return OffsetAndMetadata(self._position, encode_metadata(Metadata(self.partition_time, stream_times)))
 
     def enqueue(self, batch: FetchedBatch) -> None:
         """Append a batch; batches come in offset order."""
@@ -256,25 +260,59 @@ class Input:
         )
 
 
-def encode_partition_time(partition_time: int) -> str:
-    """Partition time as the text of a committed offset (Kafka Streams' `TopicPartitionMetadata`, version 1).
+class Metadata(NamedTuple):
+    """What is committed beside an offset: the partition's time, and the stream times of the task's operators."""
 
-    >>> decode_partition_time(encode_partition_time(1700000000000))
-    1700000000000
+    partition_time: int = NO_TIME
+    stream_times: Mapping[str, int] = {}
+
+
+def encode_metadata(metadata: Metadata) -> str:
+    """As the text of a committed offset: Kafka Streams' `TopicPartitionMetadata`, version 1 if there is nothing but
+    the partition time, else version 2, whose `ProcessorMetadata` holds the operators' times by node.
+
+    Raises:
+        TopologyError: it is more than brokers take (`offset.metadata.max.bytes`).
+
+    >>> decode_metadata(encode_metadata(Metadata(1700000000000, {"count": 1600000000000}))).stream_times
+    {'count': 1600000000000}
     """
-    return b64encode(_METADATA.pack(_METADATA_VERSION, partition_time)).decode("ascii")
+    if not metadata.stream_times:
+        return b64encode(_TIME.pack(1, metadata.partition_time)).decode("ascii")
+    parts = [_TIME.pack(2, metadata.partition_time), _LENGTH.pack(len(metadata.stream_times))]
+    for node, ms in metadata.stream_times.items():
+        name = node.encode()
+        parts += (_LENGTH.pack(len(name)), name, _MS.pack(ms))
+    text = b64encode(b"".join(parts)).decode("ascii")
+    if len(text) > MAX_METADATA_BYTES:
+        raise TopologyError(
+            f"the stream times of {len(metadata.stream_times)} operators in one subtopology take {len(text)} bytes of "
+            f"offset metadata, brokers take {MAX_METADATA_BYTES}: give windowed operators shorter names (name=), or "
+            "put a repartition between them"
+        )
+    return text
 
 
-def decode_partition_time(metadata: str) -> int:
-    """Partition time out of the text of a committed offset; unknown if it is not ours or Kafka Streams'.
-
-    Version 2 (KIP-1035's processor metadata) begins like version 1.
-    """
+def decode_metadata(text: str) -> Metadata:
+    """Metadata out of the text of a committed offset; nothing known if it is not ours or Kafka Streams'."""
     try:
-        raw = b64decode(metadata, validate=True)
-    except (Base64Error, ValueError):
-        return NO_TIME
-    if len(raw) < _METADATA.size or raw[0] not in (1, 2):
-        return NO_TIME
-    partition_time: int = _METADATA.unpack_from(raw)[1]
-    return partition_time
+        raw = b64decode(text, validate=True)
+        version, partition_time = _TIME.unpack_from(raw)
+        if version == 1:
+            return Metadata(partition_time)
+        return Metadata(partition_time, _stream_times(raw)) if version == 2 else Metadata()
+    except (Base64Error, ValueError, StructError):
+        return Metadata()
+
+
+def _stream_times(raw: bytes) -> dict[str, int]:
+    at = _TIME.size
+    count = _LENGTH.unpack_from(raw, at)[0]
+    at += _LENGTH.size
+    times: dict[str, int] = {}
+    for _ in range(count):
+        length = _LENGTH.unpack_from(raw, at)[0]
+        at += _LENGTH.size
+        times[raw[at : at + length].decode()] = _MS.unpack_from(raw, at + length)[0]
+        at += length + _MS.size
+    return times

@@ -99,7 +99,7 @@ class Plan:
     def changelog_topics(self) -> dict[str, tuple[int, dict[str, str]]]:
         """Full name -> partitions and topic configuration."""
         return {
-            self._changelog(spec): (self._task_count(nodes), {"cleanup.policy": "compact", **spec.changelog_config})
+            self._changelog(spec): (self._task_count(nodes), spec.topic_config)
             for nodes in self.subtopologies
             for spec in self._stores_of(nodes)
             if spec.changelog

@@ -17,11 +17,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
+from functools import partial
 
 from streamlib.engine.compile import Compiler, table_getter
 from streamlib.engine.context import OpenProcessor, TaskFacts
-from streamlib.engine.cursor import NO_TIME, Cursor
-from streamlib.engine.inputs import END_OF_TIME, CompiledSource, Input
+from streamlib.engine.cursor import NO_TIME, Cursor, StreamTime
+from streamlib.engine.inputs import END_OF_TIME, CompiledSource, Input, decode_metadata
 from streamlib.engine.operators.site import OpenStore, ValueGetter, Work
 from streamlib.engine.operators.table import value_getter
 from streamlib.engine.outbox import Outbox
@@ -30,7 +31,8 @@ from streamlib.errors import ProcessingError, StateStoreError, StreamsError
 from streamlib.records import FetchedBatch, OffsetAndMetadata, OutRecord, TaskId, TopicPartition
 from streamlib.state.backend import Backend
 from streamlib.state.overlay import DEFAULT_MAX_VALUE_BYTES, Overlay
-from streamlib.state.stores import changelog_records, row_of_changelog_record
+from streamlib.state.stores import open_rows, restored_rows
+from streamlib.topology.nodes import StoreSpec
 
 log = logging.getLogger(__name__)
 
@@ -84,15 +86,16 @@ class Task:
         self._now_ms = now_ms
         self._max_task_idle_ms = max_task_idle_ms
         self._phase = Phase.CREATED
-        self._stores = {
-            spec.name: OpenStore(spec, Overlay(spec.name, backend, max_value_bytes)) for spec in plan.stores(task_id)
-        }
+        self._specs = {spec.name: spec for spec in plan.stores(task_id)}
+        self._max_value_bytes = max_value_bytes
         self._changelog_of = {store: partition for partition, store in self.changelogs.items()}
         self._store_positions = backend.positions()
         self._learnt_partitions: dict[str, int] = {}
         # What `start` makes anew:
         self._cursor = Cursor()
         self._outbox = Outbox({})
+        self._stores: dict[str, OpenStore] = {}
+        self._stream_times: dict[str, StreamTime] = {}
         self._processors: list[OpenProcessor] = []
         self._queues: dict[TopicPartition, Input] = {}
         self._offered: dict[TopicPartition, OffsetAndMetadata] = {}  # by the last call of `offsets`
@@ -102,17 +105,15 @@ class Task:
     def restore(self, batch: FetchedBatch) -> int:
         """Write a batch of committed changelog records to its store, with the new position; returns how many."""
         assert self._phase is Phase.CREATED, f"task {self.id}: restore while {self._phase.value}"
-        store = self._stores[self.changelogs[batch.partition]]
-        name, overlay = store.spec.name, store.overlay
-        overlay.assert_empty()
+        assert not self._stores, f"task {self.id}: restore with uncommitted writes"
+        name = self.changelogs[batch.partition]
         position = self._store_positions.get(name, 0)
         assert batch.next_offset >= position, f"{batch.partition}: restore goes back to {batch.next_offset}"
         records = [record for record in batch.records() if record.offset >= position]
-        rows: dict[bytes, bytes | None] = {}
         for record in records:
             if record.key is None:
                 raise StateStoreError(f"{batch.partition.at(record.offset)}: a changelog record without a key")
-            rows[record.key] = row_of_changelog_record(store.spec, record.value, record.timestamp)
+        rows = restored_rows(self._specs[name], records, partial(self.backend.get, name)) if records else {}
         self.backend.write({name: rows}, {name: batch.next_offset})
         self._store_positions[name] = batch.next_offset
         self.records_restored += len(records)
@@ -131,8 +132,9 @@ class Task:
             TopologyError: the topology cannot be compiled.
         """
         assert self._phase is Phase.CREATED, f"task {self.id}: start while {self._phase.value}"
-        self._assert_stores_empty()
         self._cursor = Cursor()
+        self._stores = {name: self._open(spec) for name, spec in self._specs.items()}
+        self._stream_times = _stream_times(committed)
         self._outbox = Outbox({**self._plan.partition_counts, **self._learnt_partitions})
         self._processors = []
         sources = self._compile()
@@ -155,6 +157,10 @@ class Task:
             processor.init()
         self._phase = Phase.RUNNING
 
+    def _open(self, spec: StoreSpec) -> OpenStore:
+        overlay = Overlay(spec.name, self.backend, self._max_value_bytes)
+        return OpenStore(spec, overlay, open_rows(spec, overlay))
+
     def _compile(self) -> dict[str, CompiledSource]:
         nodes = self._plan.nodes(self.id)
 
@@ -168,6 +174,7 @@ class Task:
             lambda table: table_getter(nodes, stored, table),
             TaskFacts(self._plan.application_id, self.id, self._now_ms),
             self._processors,
+            self._stream_times,
         )
         sources = Compiler(nodes, self._plan.full_name, work).compile()
         self._processors.reverse()  # nodes are compiled from the last to the first
@@ -305,7 +312,7 @@ class Task:
         assert self._outbox.empty, f"task {self.id}: outputs have to be taken before a commit"
         self._phase = Phase.COMMITTING
         return {
-            partition: changelog_records(self._stores[store].spec, self._stores[store].overlay)
+            partition: self._stores[store].rows.changelog_records()
             for partition, store in self.changelogs.items()
             if self._stores[store].overlay.changes
         }
@@ -317,8 +324,9 @@ class Task:
     def offsets(self) -> dict[TopicPartition, OffsetAndMetadata]:
         """Positions that moved since the last commit, past dropped records and control markers too."""
         assert self._phase is not Phase.FAILED, f"task {self.id}: a failed task commits nothing"
+        times = {node: time.ms for node, time in self._stream_times.items() if time.ms != NO_TIME}
         self._offered = {
-            partition: queue.offset_to_commit()
+            partition: queue.offset_to_commit(times)
             for partition, queue in self._queues.items()
             if queue.position != queue.committed
         }
@@ -341,8 +349,10 @@ class Task:
         if changes or ends:
             self.backend.write(changes, ends)
         self._store_positions.update(ends)
-        for store in self._stores.values():
+        for name, store in self._stores.items():
             store.overlay.clear()
+            for start, end_key in store.rows.expired():
+                self.backend.delete_range(name, start, end_key)
         for partition, offered in self._offered.items():
             self._queues[partition].committed = offered.offset
         self._offered = {}
@@ -367,8 +377,7 @@ class Task:
     def rollback(self) -> None:
         """Drop everything uncommitted and everything buffered. The task has to be started again."""
         assert self._phase is not Phase.CLOSED, f"task {self.id}: rollback after close"
-        for store in self._stores.values():
-            store.overlay.clear()
+        self._stores = {}
         self._outbox = Outbox({})
         self._queues = {}
         self._offered = {}
@@ -395,13 +404,8 @@ class Task:
         finally:
             self._queues = {}
             self._outbox = Outbox({})
-            for store in self._stores.values():
-                store.overlay.clear()
+            self._stores = {}
             self.backend.close()
-
-    def _assert_stores_empty(self) -> None:
-        for store in self._stores.values():
-            store.overlay.assert_empty()
 
     # -- Counters ----------------------------------------------------------------------------------------------------
 
@@ -428,6 +432,16 @@ class Task:
     def store(self, name: str) -> OpenStore:
         """A store with its uncommitted changes, for a test driver to look into."""
         return self._stores[name]
+
+
+def _stream_times(committed: Mapping[TopicPartition, OffsetAndMetadata]) -> dict[str, StreamTime]:
+    """The stream times of operators as they were committed: with each input that moved, all of them."""
+    times: dict[str, StreamTime] = {}
+    for offset in committed.values():
+        for node, ms in decode_metadata(offset.metadata).stream_times.items():
+            time = times.setdefault(node, StreamTime())
+            time.ms = max(time.ms, ms)
+    return times
 
 
 def _close_all(processors: Iterable[OpenProcessor]) -> None:

@@ -27,6 +27,10 @@ class Backend(Protocol):
         """Apply `changes[store][key]` (None deletes) and `positions[store]` all together or not at all."""
         ...
 
+    def delete_range(self, store: str, start: bytes, end: bytes) -> None:
+        """Delete rows with `start <= key < end` that nobody will ask for again; may be lost in a crash."""
+        ...
+
     def positions(self) -> dict[str, int]:
         """For each store with a changelog: the offset in it up to which (exclusive) the content is complete."""
         ...

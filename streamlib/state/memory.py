@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, insort
 from collections.abc import Iterator, Mapping
+
+FEW_CHANGES = 100
 
 
 class InMemoryBackend:
@@ -36,14 +38,33 @@ class InMemoryBackend:
     def write(self, changes: Mapping[str, Mapping[bytes, bytes | None]], positions: Mapping[str, int]) -> None:
         assert not self._closed, "write to a closed backend"
         for store, changed in changes.items():
-            self._sorted.pop(store, None)
             rows = self._rows.setdefault(store, {})
+            self._keep_sorted(store, rows, changed)
             for key, value in changed.items():
                 if value is None:
                     rows.pop(key, None)
                 else:
                     rows[key] = value
         self._positions.update(positions)
+
+    def _keep_sorted(self, store: str, rows: Mapping[bytes, bytes], changed: Mapping[bytes, bytes | None]) -> None:
+        """A few changes go into the sorted keys one by one; for many it is quicker to sort anew."""
+        keys = self._sorted.get(store)
+        if keys is None:
+            return
+        if len(changed) > FEW_CHANGES:
+            del self._sorted[store]
+            return
+        for key, value in changed.items():
+            if (value is None) == (key not in rows):
+                continue
+            if value is None:
+                del keys[bisect_left(keys, key)]
+            else:
+                insort(keys, key)
+
+    def delete_range(self, store: str, start: bytes, end: bytes) -> None:
+        self.write({store: {key: None for key, _ in self.scan(store, start, end)}}, {})
 
     def positions(self) -> dict[str, int]:
         return dict(self._positions)

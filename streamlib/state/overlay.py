@@ -9,7 +9,7 @@ empty whenever no transaction is open or being committed (`assert_empty`).
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, insort
 from collections.abc import Iterator
 
 from streamlib.errors import StateStoreError
@@ -17,6 +17,9 @@ from streamlib.state.backend import Backend
 
 DEFAULT_MAX_VALUE_BYTES = 1_000_000
 """A little below the broker's default `message.max.bytes`: a larger row could never be written to its changelog."""
+
+MAX_UNASKED = 100
+"""So many keys are put in order one by one before it is given up, for nobody scans."""
 
 ROW_OVERHEAD_BYTES = 100
 """About what a dict entry and two bytes objects cost beside their content."""
@@ -29,7 +32,17 @@ class Overlay:
     does not carry one itself. `size_bytes` is what all of it weighs. The three are for the task to read at a commit.
     """
 
-    __slots__ = ("_max_value_bytes", "_read", "_scan", "_sorted", "changes", "size_bytes", "store", "timestamps")
+    __slots__ = (
+        "_max_value_bytes",
+        "_read",
+        "_scan",
+        "_sorted",
+        "_unasked",
+        "changes",
+        "size_bytes",
+        "store",
+        "timestamps",
+    )
 
     def __init__(self, store: str, backend: Backend, max_value_bytes: int = DEFAULT_MAX_VALUE_BYTES) -> None:
         self.store = store
@@ -39,7 +52,8 @@ class Overlay:
         self._read = backend.get
         self._scan = backend.scan
         self._max_value_bytes = max_value_bytes
-        self._sorted: list[bytes] | None = None  # the keys of `changes` in order; None when they have changed
+        self._sorted: list[bytes] | None = None  # the keys of `changes` in order, once a scan has asked for them
+        self._unasked = 0  # keys added to them since
 
     def get(self, key: bytes) -> bytes | None:
         """The row of `key` as the next reader should see it."""
@@ -63,7 +77,8 @@ class Overlay:
             self.size_bytes += size if old is None else size - len(old)
         else:
             self.size_bytes += size + len(key) + ROW_OVERHEAD_BYTES
-            self._sorted = None
+            if self._sorted is not None:
+                self._add_sorted(key)
         changes[key] = row
 
     def put_at(self, key: bytes, row: bytes, timestamp: int) -> None:
@@ -78,7 +93,8 @@ class Overlay:
             self.size_bytes -= len(changes[key] or b"")
         else:
             self.size_bytes += len(key) + ROW_OVERHEAD_BYTES
-            self._sorted = None
+            if self._sorted is not None:
+                self._add_sorted(key)
         changes[key] = None
         self.timestamps[key] = timestamp
 
@@ -92,6 +108,15 @@ class Overlay:
         committed = self._scan(self.store, start, end, reverse=reverse)
         changed = self._changed_keys(start, end, reverse)
         return self._merge(committed, changed, reverse) if changed else self._overlaid(committed)
+
+    def _add_sorted(self, key: bytes) -> None:
+        """Stores that are scanned after each put stay sorted; those that are not are sorted when they are."""
+        assert self._sorted is not None
+        self._unasked += 1
+        if self._unasked > MAX_UNASKED:
+            self._sorted = None
+        else:
+            insort(self._sorted, key)
 
     def clear(self) -> None:
         """Forget all changes: they are committed, or given up."""
@@ -108,6 +133,7 @@ class Overlay:
     def _changed_keys(self, start: bytes | None, end: bytes | None, reverse: bool) -> list[bytes]:
         if not self.changes:
             return []
+        self._unasked = 0
         if self._sorted is None:
             self._sorted = sorted(self.changes)
         first = 0 if start is None else bisect_left(self._sorted, start)

@@ -39,6 +39,9 @@ class SplitBackend:
             {store: position for store, position in positions.items() if store in memory},
         )
 
+    def delete_range(self, store: str, start: bytes, end: bytes) -> None:
+        self._of(store).delete_range(store, start, end)
+
     def positions(self) -> dict[str, int]:
         return {**self._disk.positions(), **self._memory.positions()}
 

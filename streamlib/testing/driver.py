@@ -19,8 +19,9 @@ from streamlib.errors import StreamsError, TopologyError
 from streamlib.records import Headers, OutRecord, Record, TaskId, TopicPartition
 from streamlib.serdes import Serde, serde_for
 from streamlib.state.backend import Backend
+from streamlib.state.codec import ValueAndTimestamp
 from streamlib.state.memory import InMemoryBackend
-from streamlib.state.stores import TimestampedKeyValueStore, ValueAndTimestamp, open_store
+from streamlib.state.stores import open_store
 from streamlib.topology.nodes import StoreSpec
 from streamlib.topology.topology import Topology
 
@@ -290,7 +291,7 @@ class StoreReader:
 
     def __init__(self, task: Task, name: str) -> None:
         opened = task.store(name)
-        self._store = open_store(opened.spec, opened.overlay, _NoTime())
+        self._store: Any = open_store(opened.rows, _NoTime())
 
     def get(self, key: Any) -> Any:
         """The value of `key`, or None."""
@@ -300,7 +301,7 @@ class StoreReader:
     def items(self) -> Iterator[tuple[Any, Any]]:
         """Keys and values in key order."""
         for key, row in self._store.all():
-            yield key, row.value if isinstance(self._store, TimestampedKeyValueStore) else row
+            yield key, row.value if isinstance(row, ValueAndTimestamp) else row
 
     def get_row(self, key: Any) -> Any:
         """What is stored under `key`: a `ValueAndTimestamp` in a timestamped store."""

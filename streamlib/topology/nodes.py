@@ -59,7 +59,19 @@ class SinkNode(msgspec.Struct, frozen=True, kw_only=True):
 
 Node: TypeAlias = SourceNode | ProcessorNode | SinkNode
 
-StoreKind: TypeAlias = Literal["key_value", "timestamped_key_value"]
+StoreKind: TypeAlias = Literal[
+    "key_value",
+    "timestamped_key_value",
+    "window",
+    "timestamped_window",
+    "session",
+    "versioned",
+    "lru",
+    "buffer",
+]
+
+WINDOW_CHANGELOG_EXTRA_RETENTION_MS = 24 * 60 * 60 * 1000
+"""Kafka Streams' `windowstore.changelog.additional.retention.ms`: a broker's clock and stream time may differ."""
 
 
 class StoreSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,6 +89,40 @@ class StoreSpec(msgspec.Struct, frozen=True, kw_only=True):
     def changelog_topic(self) -> str:
         """The changelog's name without the application's prefix."""
         return f"{self.name}-changelog"
+
+    @property
+    def topic_config(self) -> dict[str, str]:
+        """The changelog topic's settings: those of its kind, then the user's."""
+        return {"cleanup.policy": "compact", **self.changelog_config}
+
+
+class RetainedStoreSpec(StoreSpec, frozen=True, kw_only=True):
+    """A store that forgets: rows older than `retention_ms` behind the newest are not seen any more.
+
+    `time_ordered`: rows can be read by time alone, which emitting on close needs.
+    """
+
+    retention_ms: int
+    time_ordered: bool = False
+
+    @property
+    def topic_config(self) -> dict[str, str]:
+        """The broker drops what the store has forgotten, a day later."""
+        retention_ms = min(self.retention_ms + WINDOW_CHANGELOG_EXTRA_RETENTION_MS, (1 << 63) - 1)
+        return {"cleanup.policy": "compact,delete", "retention.ms": str(retention_ms), **self.changelog_config}
+
+
+class WindowStoreSpec(RetainedStoreSpec, frozen=True, kw_only=True):
+    """Rows by key and window start. `retain_duplicates`: several rows for one key and start, in the order of puts."""
+
+    window_size_ms: int
+    retain_duplicates: bool = False
+
+
+class SessionStoreSpec(RetainedStoreSpec, frozen=True, kw_only=True):
+    """Rows by key, session start and session end."""
+
+    kind: StoreKind = "session"
 
 
 class RepartitionTopic(msgspec.Struct, frozen=True, kw_only=True):

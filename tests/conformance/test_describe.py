@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
-import pytest
-
-from tests.conformance import topologies
-from tests.conformance.test_conformance import CASES
+from streamlib import StreamsBuilder
+from tests.conformance.test_conformance import ported
 
 
-@pytest.mark.parametrize("name", sorted(topologies.TOPOLOGIES))
-def test_is_described_as_by_kafka_streams(name: str) -> None:
-    recorded = json.loads((CASES / f"{name}.json").read_text())
-    assert topologies.TOPOLOGIES[name]().describe() == recorded["describe"]
+def test_is_described_as_by_kafka_streams(case_file: Path) -> None:
+    recorded = json.loads(case_file.read_text())
+    builder = StreamsBuilder()
+    ported(recorded["topology"])(builder)
+    assert builder.build().describe() == recorded["describe"]

@@ -18,6 +18,7 @@ from streamlib.records import Record, TaskId
 from streamlib.serdes import Serde
 from streamlib.state.memory import InMemoryBackend
 from streamlib.state.overlay import Overlay
+from streamlib.state.stores import open_rows
 from streamlib.topology import operators as op
 from streamlib.topology.operators import Operator
 from tests.engine.support import (
@@ -283,9 +284,10 @@ def changes(operator: Operator, sends_old: bool, *records: tuple[Any, Any, int])
     """What a table operator forwards, as (new, old), called directly."""
     emitted: list[tuple[Any, Any]] = []
     overlay = Overlay("rows", InMemoryBackend())
-    stores = {"rows": OpenStore(timestamped("rows", TEXT), overlay)}
+    spec = timestamped("rows", TEXT)
+    stores = {"rows": OpenStore(spec, overlay, open_rows(spec, overlay))}
     facts = TaskFacts("app", TaskId(0, 0), lambda: 0)
-    work = Work(Cursor(), Outbox({}), stores, lambda table: lambda key: None, facts, [])
+    work = Work(Cursor(), Outbox({}), stores, lambda table: lambda key: None, facts, [], {})
 
     def collect(key: Any, value: Any, timestamp: int, headers: Any) -> None:
         emitted.append(value)

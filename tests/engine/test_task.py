@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamlib.engine.inputs import decode_partition_time, encode_partition_time
+from streamlib.engine.inputs import Metadata, decode_metadata, encode_metadata
 from streamlib.engine.task import Task
 from streamlib.errors import ProcessingError, SerializationError, StateStoreError
 from streamlib.records import OffsetAndMetadata, TaskId, TopicPartition
@@ -81,7 +81,7 @@ def test_offsets_are_of_the_next_record_not_processed() -> None:
     task = started(copy())
     task.enqueue(batch(INPUT, 5, ("a", "1", 10), ("a", "2", 20), ("a", "3", 15)))
     assert task.process(2) == 2
-    assert task.offsets() == {INPUT: OffsetAndMetadata(7, encode_partition_time(20))}
+    assert task.offsets() == {INPUT: OffsetAndMetadata(7, encode_metadata(Metadata(20)))}
     assert task.positions() == {INPUT: 7}
 
 
@@ -167,18 +167,18 @@ def test_stream_time_is_the_highest_timestamp_and_survives_a_restart() -> None:
     again = Task(plan_of(two_inputs(), other=1), TaskId(0, 0), InMemoryBackend(), now_ms=Clock())
     again.start(offsets, {})
     assert again.stream_time == 70
-    assert decode_partition_time(offsets[OTHER].metadata) == 60
+    assert decode_metadata(offsets[OTHER].metadata) == Metadata(60)
 
 
 @pytest.mark.parametrize("metadata", ["", "from somebody else", "AAAA", "AwAAAAAAAAAB"])
 def test_metadata_of_others_tells_no_time(metadata: str) -> None:
-    assert decode_partition_time(metadata) == -1
+    assert decode_metadata(metadata) == Metadata()
 
 
 def test_partition_time_is_written_as_kafka_streams_does() -> None:
     # TopicPartitionMetadata: version 1, then the time as a long, base64.
-    assert encode_partition_time(1) == "AQAAAAAAAAAB"
-    assert decode_partition_time("AgAAAAAAAAAB") == 1  # version 2 begins alike
+    assert encode_metadata(Metadata(1)) == "AQAAAAAAAAAB"
+    assert decode_metadata("AgAAAAAAAAABAAAAAA==") == Metadata(1)
 
 
 def test_extractors_see_the_record_and_the_partition_time() -> None:

@@ -468,6 +468,9 @@ class Store:
         self._script.step_now(f"write {self._name}")
         self._disk.write(changes, positions)
 
+    def delete_range(self, store: str, start: bytes, end: bytes) -> None:
+        self._disk.delete_range(store, start, end)
+
     def positions(self) -> dict[str, int]:
         return self._disk.positions()
 

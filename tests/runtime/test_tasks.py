@@ -5,7 +5,7 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from streamlib.engine.inputs import encode_partition_time
+from streamlib.engine.inputs import Metadata, encode_metadata
 from streamlib.errors import ConfigError, ErrorCode, KafkaError, ProcessingError
 from streamlib.records import OffsetAndMetadata, TopicPartition
 from streamlib.runtime.tasks import LOCK_PATIENCE_MS
@@ -141,7 +141,7 @@ async def test_where_the_log_was_cut_off_the_reset_policy_applies_and_stream_tim
     bench = Bench()
     bench.broker.write(IN0, *"abcdefg")
     bench.broker.starts[IN0] = 4
-    bench.broker.committed[IN0] = OffsetAndMetadata(2, encode_partition_time(77))
+    bench.broker.committed[IN0] = OffsetAndMetadata(2, encode_metadata(Metadata(77)))
     tasks = bench.tasks.hold([T0])
     await bench.tasks.open(tasks)
     bench.tasks.start_restored()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,18 +11,13 @@ from hypothesis import strategies as st
 
 from streamlib.errors import SerializationError, StateStoreError
 from streamlib.serdes import serde_for
+from streamlib.state.codec import ValueAndTimestamp, prefix_end
+from streamlib.state.key_value import KeyValueRows, KeyValueStore, TimestampedKeyValueStore
 from streamlib.state.memory import InMemoryBackend
 from streamlib.state.overlay import Overlay
-from streamlib.state.stores import (
-    KeyValueStore,
-    TimestampedKeyValueStore,
-    ValueAndTimestamp,
-    changelog_records,
-    open_store,
-    prefix_end,
-    row_of_changelog_record,
-)
+from streamlib.state.stores import open_rows, open_store, restored_rows
 from streamlib.topology.nodes import StoreSpec
+from tests.engine.support import Fetched
 
 PLAIN = StoreSpec(name="plain", kind="key_value", key=serde_for(str), value=serde_for(int))
 TIMED = StoreSpec(name="timed", kind="timestamped_key_value", key=serde_for(str), value=serde_for(int))
@@ -33,12 +29,12 @@ class Clock:
 
 def plain() -> tuple[KeyValueStore[str, int], Overlay]:
     overlay = Overlay("plain", InMemoryBackend())
-    return KeyValueStore(PLAIN, overlay, Clock()), overlay
+    return KeyValueStore(KeyValueRows(PLAIN, overlay), Clock()), overlay
 
 
 def timed() -> tuple[TimestampedKeyValueStore[str, int], Overlay]:
     overlay = Overlay("timed", InMemoryBackend())
-    return TimestampedKeyValueStore(TIMED, overlay, Clock()), overlay
+    return TimestampedKeyValueStore(KeyValueRows(TIMED, overlay), Clock()), overlay
 
 
 def test_a_timestamped_row_is_stored_as_kafka_streams_does() -> None:
@@ -53,7 +49,7 @@ def test_the_changelog_of_a_timestamped_store_has_the_rows_time() -> None:
     store.put("ann", 3, 77)
     store.put("bob", 4, 78)
     store.delete("bob")
-    assert changelog_records(TIMED, overlay) == [
+    assert KeyValueRows(TIMED, overlay).changelog_records() == [
         (b"ann", struct.pack(">q", 3), 77, ()),
         (b"bob", None, 1000, ()),
     ]
@@ -63,28 +59,29 @@ def test_the_changelog_of_a_plain_store_has_the_time_of_the_record_in_process() 
     store, overlay = plain()
     store.put("ann", 3)
     store.put("bob", None)
-    assert changelog_records(PLAIN, overlay) == [(b"ann", struct.pack(">q", 3), 1000, ()), (b"bob", None, 1000, ())]
+    assert KeyValueRows(PLAIN, overlay).changelog_records() == [
+        (b"ann", struct.pack(">q", 3), 1000, ()),
+        (b"bob", None, 1000, ()),
+    ]
 
 
 def test_several_updates_of_a_key_are_one_changelog_record() -> None:
     store, overlay = plain()
     for n in range(5):
         store.put("ann", n)
-    assert changelog_records(PLAIN, overlay) == [(b"ann", struct.pack(">q", 4), 1000, ())]
+    assert KeyValueRows(PLAIN, overlay).changelog_records() == [(b"ann", struct.pack(">q", 4), 1000, ())]
 
 
 @pytest.mark.parametrize("spec", [PLAIN, TIMED], ids=lambda spec: spec.kind)
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.none() | st.integers(0, 9))))
 def test_changelog_records_rebuild_the_rows(spec: StoreSpec, puts: list[tuple[str, int | None]]) -> None:
     overlay = Overlay(spec.name, InMemoryBackend())
-    store = open_store(spec, overlay, Clock())
+    rows = open_rows(spec, overlay)
+    store: Any = open_store(rows, Clock())
     for key, value in puts:
         store.put(key, value)
-    rebuilt = {
-        key: row_of_changelog_record(spec, value, timestamp)
-        for key, value, timestamp, _ in changelog_records(spec, overlay)
-    }
-    assert rebuilt == overlay.changes
+    records = [Fetched(0, timestamp, key, value) for key, value, timestamp, _ in rows.changelog_records()]
+    assert restored_rows(spec, records, lambda key: None) == overlay.changes
 
 
 def test_ranges_include_both_bounds() -> None:

@@ -11,7 +11,7 @@ import pytest
 from streamlib.errors import ProcessingError, StreamsError, TopologyError
 from streamlib.records import Record
 from streamlib.rocksdb import RocksDBBackend
-from streamlib.state.stores import ValueAndTimestamp
+from streamlib.state.codec import ValueAndTimestamp
 from streamlib.testing import TopologyTestDriver
 from streamlib.topology import operators as op
 from streamlib.topology.nodes import RepartitionTopic

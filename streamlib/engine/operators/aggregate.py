@@ -15,7 +15,7 @@ from streamlib.engine.inputs import NodeFn
 from streamlib.engine.operators.site import OpenStore, Site, store_error, user_error
 from streamlib.records import Headers
 from streamlib.serdes import Serdes
-from streamlib.state.stores import pack_timestamp, unpack_timestamp
+from streamlib.state.codec import pack_timestamp, unpack_timestamp
 from streamlib.topology import operators as op
 
 _COUNT_ROW = Struct(">qq")  # a timestamped row of a long

@@ -24,7 +24,7 @@ def compile_process(operator: op.Process, site: Site) -> NodeFn:
         name,
         site.forward,
         site.children,
-        {store: (opened.spec, opened.overlay) for store, opened in stores.items()},
+        {store: opened.rows for store, opened in stores.items()},
         site.work.cursor,
         site.work.facts,
     )

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from streamlib.engine.context import OpenProcessor, TaskFacts
-from streamlib.engine.cursor import Cursor
+from streamlib.engine.cursor import Cursor, StreamTime
 from streamlib.engine.inputs import NodeFn
 from streamlib.engine.outbox import Outbox
 from streamlib.errors import ProcessingError, SerializationError, TopologyError
@@ -21,15 +21,16 @@ ValueGetter: TypeAlias = Callable[[Any], Any]
 
 
 class OpenStore(msgspec.Struct, frozen=True):
-    """A store of the task: what it is, and its uncommitted writes."""
+    """A store of the task: what it is, its uncommitted writes, and its bytes in the way of its kind."""
 
     spec: StoreSpec
     overlay: Overlay
+    rows: Any
 
 
 class Work(msgspec.Struct, frozen=True):
     """What all nodes of a task share. `getter` finds a table's rows by the name of its node; `processors` are the
-    user's, in the order they were compiled."""
+    user's, in the order they were compiled; `stream_times` the operators', by node."""
 
     cursor: Cursor
     outbox: Outbox
@@ -37,6 +38,7 @@ class Work(msgspec.Struct, frozen=True):
     getter: Callable[[str], ValueGetter]
     facts: TaskFacts
     processors: list[OpenProcessor]
+    stream_times: dict[str, StreamTime]
 
 
 class Site(msgspec.Struct, frozen=True):
@@ -54,6 +56,10 @@ class Site(msgspec.Struct, frozen=True):
         if name not in self.work.stores:
             raise TopologyError(f"node {self.name}: there is no store {name}")
         return self.work.stores[name]
+
+    def stream_time(self) -> StreamTime:
+        """The operator's own stream time, as it was committed; the operator moves it on."""
+        return self.work.stream_times.setdefault(self.name, StreamTime())
 
 
 def fan_out(children: Sequence[NodeFn]) -> NodeFn:

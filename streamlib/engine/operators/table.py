@@ -12,7 +12,7 @@ from streamlib.engine.inputs import NodeFn
 from streamlib.engine.operators.site import OpenStore, Site, ValueGetter, store_error, user_error
 from streamlib.errors import SerializationError, TopologyError
 from streamlib.records import Headers
-from streamlib.state.stores import pack_timestamp
+from streamlib.state.codec import pack_timestamp
 from streamlib.topology import operators as op
 
 Write: TypeAlias = Callable[[Any, Any, int], None]
