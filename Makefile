@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: .venv test demo bench format clean
+.PHONY: .venv test demo bench docs format clean
 
 .venv: .venv/installed
 
@@ -15,6 +15,7 @@ test: .venv
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --config-file docs/mkdocs.yml
 	$(BIN)/pytest --durations=10
 
 demo: .venv
@@ -23,6 +24,9 @@ demo: .venv
 bench: .venv
 	$(BIN)/python -m benchmarks.latency --rates 100,500 --seconds 5
 	$(BIN)/python -m benchmarks.throughput --records 300000
+
+docs: .venv
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve --config-file docs/mkdocs.yml
 
 format: .venv
 	$(BIN)/ruff check --fix

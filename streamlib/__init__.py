@@ -6,13 +6,28 @@ Define a topology with `StreamsBuilder`, run it with `KafkaStreams` or `streamli
 
 from streamlib.app import KafkaStreams, State
 from streamlib.config import StreamsConfig
+from streamlib.dsl.aggregators import Aggregation, Collect, Earliest, Latest, Max, Mean, Min, Sum
 from streamlib.dsl.builder import StreamsBuilder
+from streamlib.dsl.cogroup import CogroupedKStream, SessionWindowedCogroupedKStream, TimeWindowedCogroupedKStream
+from streamlib.dsl.global_table import GlobalKTable
 from streamlib.dsl.grouped import KGroupedStream
 from streamlib.dsl.kstream import BranchedKStream, KStream
 from streamlib.dsl.ktable import KTable
 from streamlib.dsl.materialized import Materialized
-from streamlib.dsl.processor import Processor, ProcessorContext
+from streamlib.dsl.processor import (
+    Cancellable,
+    FixedKeyProcessor,
+    FixedKeyProcessorContext,
+    Processor,
+    ProcessorContext,
+    PunctuationType,
+)
+from streamlib.dsl.session_windowed import SessionWindowedKStream
 from streamlib.dsl.stores import Stores
+from streamlib.dsl.suppressed import BufferConfig, Suppressed
+from streamlib.dsl.table_grouped import KGroupedTable
+from streamlib.dsl.transformer import ValueTransformer
+from streamlib.dsl.windowed import EmitStrategy, TimeWindowedKStream
 from streamlib.errors import (
     ConfigError,
     KafkaError,
@@ -25,28 +40,68 @@ from streamlib.errors import (
     TaskMigratedError,
     TopologyError,
 )
-from streamlib.records import Record, RecordMetadata
+from streamlib.policies import DeadLetter, Fail, Skip
+from streamlib.records import FixedKeyRecord, Record, RecordMetadata
 from streamlib.serdes import Serde, Serdes
+from streamlib.state.versioned import VersionedRecord
 from streamlib.topology.topology import Topology
+from streamlib.windows import (
+    JoinWindows,
+    LateRecord,
+    SessionWindows,
+    SlidingWindows,
+    TimeWindows,
+    UnlimitedWindows,
+    Window,
+    Windowed,
+    session_windowed,
+    time_windowed,
+)
 
 __all__ = [
+    "Aggregation",
     "BranchedKStream",
+    "BufferConfig",
+    "Cancellable",
+    "CogroupedKStream",
+    "Collect",
     "ConfigError",
+    "DeadLetter",
+    "Earliest",
+    "EmitStrategy",
+    "Fail",
+    "FixedKeyProcessor",
+    "FixedKeyProcessorContext",
+    "FixedKeyRecord",
+    "GlobalKTable",
+    "JoinWindows",
     "KGroupedStream",
+    "KGroupedTable",
     "KStream",
     "KTable",
     "KafkaError",
     "KafkaStreams",
+    "LateRecord",
+    "Latest",
     "LockError",
     "Materialized",
+    "Max",
+    "Mean",
+    "Min",
     "ProcessingError",
     "Processor",
     "ProcessorContext",
+    "PunctuationType",
     "Record",
     "RecordMetadata",
     "Serde",
     "Serdes",
     "SerializationError",
+    "SessionWindowedCogroupedKStream",
+    "SessionWindowedKStream",
+    "SessionWindows",
+    "Skip",
+    "SlidingWindows",
     "State",
     "StateStoreError",
     "Stores",
@@ -54,7 +109,19 @@ __all__ = [
     "StreamsConfig",
     "StreamsError",
     "StreamsNotStartedError",
+    "Sum",
+    "Suppressed",
     "TaskMigratedError",
+    "TimeWindowedCogroupedKStream",
+    "TimeWindowedKStream",
+    "TimeWindows",
     "Topology",
     "TopologyError",
+    "UnlimitedWindows",
+    "ValueTransformer",
+    "VersionedRecord",
+    "Window",
+    "Windowed",
+    "session_windowed",
+    "time_windowed",
 ]

@@ -6,7 +6,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from enum import Enum
 from types import TracebackType
 from typing import Protocol, Self, TypeAlias
@@ -15,17 +15,22 @@ import anyio
 import anyio.abc
 
 from streamlib.config import StreamsConfig
-from streamlib.engine.plan import Plan, make_plan, sink_topics, source_topics
+from streamlib.engine.global_state import GlobalState
+from streamlib.engine.operators.site import OpenStore
+from streamlib.engine.plan import Plan, dead_letter_topics, make_plan, sink_topics, source_patterns, source_topics
+from streamlib.engine.record_cache import CacheBudget
 from streamlib.engine.task import Task
 from streamlib.errors import StreamsError, StreamsNotStartedError, TopologyError
 from streamlib.kafka.connection import Connection
 from streamlib.records import TaskId
 from streamlib.runtime.assignor import assignor, user_data
+from streamlib.runtime.global_stores import GlobalStores
 from streamlib.runtime.membership import Membership, MembershipSettings
 from streamlib.runtime.ports import Admin, Clock, Fetcher, Group, Producer, StateDirectory, TopicSpec
 from streamlib.runtime.purge import Purger
 from streamlib.runtime.restore import Restorer
 from streamlib.runtime.tasks import TaskFactory, TaskPorts, TaskSet
+from streamlib.runtime.topic_watch import TopicWatch
 from streamlib.runtime.transaction import AtLeastOnce, Committer, ExactlyOnce
 from streamlib.runtime.wakeup import Wakeup
 from streamlib.runtime.worker import Worker, WorkerParts, WorkerStatus
@@ -188,6 +193,12 @@ class KafkaStreams:
             self._stopped.set()
 
     async def _connect_and_work(self) -> None:
+        while True:
+            worker = await self._work_by_one_plan()
+            if not worker.outdated or self._phase is not State.RUNNING:
+                return
+
+    async def _work_by_one_plan(self) -> Worker:
         adapters = await self._connect(self._config)
         try:
             admin = adapters.admin()
@@ -196,9 +207,10 @@ class KafkaStreams:
                 self._worker = build_worker(plan, self._config, adapters, directory)
                 if self._phase is State.CREATED:
                     self._phase = State.RUNNING
-                else:
+                elif self._phase is not State.RUNNING:
                     self._worker.stop()  # closed while it was starting
                 await self._worker.run(leave=self._config.group_instance_id is None)
+                return self._worker
         finally:
             with anyio.CancelScope(shield=True):
                 await adapters.close()
@@ -220,7 +232,14 @@ async def plan_and_prepare(topology: Topology, config: StreamsConfig, admin: Adm
     Raises:
         TopologyError: a topic is missing, inputs are not co-partitioned, or an internal topic has the wrong shape.
     """
-    counts = await admin.partition_counts((*source_topics(topology), *sink_topics(topology)))
+    dead_letters = dead_letter_topics(topology, config.error_policies)
+    counts = await admin.partition_counts((*source_topics(topology), *sink_topics(topology), *dead_letters))
+    if missing := sorted(dead_letters - counts.keys()):
+        raise TopologyError(
+            f"the topics for dead letters do not exist: {', '.join(missing)}: create them before the application starts"
+        )
+    if source_patterns(topology):
+        counts = {**await admin.topics(), **counts}
     if missing := [topic for topic in sink_topics(topology) if topic not in counts]:
         raise TopologyError(
             f"topics that the topology writes to do not exist: {', '.join(missing)}: "
@@ -251,12 +270,38 @@ def build_worker(plan: Plan, config: StreamsConfig, adapters: Adapters, director
     )
     restorer = Restorer(adapters.fetcher(), admin, clock, on_done=wakeup)
     ports = TaskPorts(group, admin, fetcher, directory, clock)
-    tasks = TaskSet(plan, ports, restorer, task_factory(plan, config, clock), config.auto_offset_reset)
+    global_state = open_global_state(plan, config, directory, clock)
+    global_stores = None if global_state is None else GlobalStores(global_state, adapters.fetcher(), admin, clock)
+    make_task = task_factory(plan, config, clock, global_state.stores if global_state else {})
+    tasks = TaskSet(plan, ports, restorer, make_task, config.auto_offset_reset)
     committer = build_committer(config, adapters, directory.identity, group, membership)
-    purger = Purger(plan, admin, config.repartition_purge_interval_ms)
     return Worker(
-        WorkerParts(plan, config, clock, admin, fetcher, membership, committer, restorer, tasks, purger, wakeup)
+        WorkerParts(
+            plan=plan,
+            config=config,
+            clock=clock,
+            admin=admin,
+            fetcher=fetcher,
+            membership=membership,
+            committer=committer,
+            restorer=restorer,
+            tasks=tasks,
+            purger=Purger(plan, admin, config.repartition_purge_interval_ms),
+            topic_watch=TopicWatch(plan, admin, config.metadata_max_age_ms, wakeup),
+            wakeup=wakeup,
+            global_stores=global_stores,
+        )
     )
+
+
+def open_global_state(
+    plan: Plan, config: StreamsConfig, directory: LocalStateDirectory, clock: Clock
+) -> GlobalState | None:
+    """This worker's global stores; None if the topology has none."""
+    if not plan.global_stores:
+        return None
+    backend = directory.open_global(plan.global_stores)
+    return GlobalState(plan, backend, now_ms=clock.now_ms, policies=config.error_policies)
 
 
 def build_committer(
@@ -270,8 +315,11 @@ def build_committer(
     return ExactlyOnce([adapters.producer(name) for name in names], group, membership)
 
 
-def task_factory(plan: Plan, config: StreamsConfig, clock: Clock) -> TaskFactory:
+def task_factory(
+    plan: Plan, config: StreamsConfig, clock: Clock, global_stores: Mapping[str, OpenStore]
+) -> TaskFactory:
     """Makes a task over its stores on disk."""
+    cache_budget = CacheBudget(config.statestore_cache_max_bytes)
 
     def make(task_id: TaskId, directory: StateDirectory, aside: bool) -> Task:
         backend = directory.open(task_id, plan.stores(task_id), aside=aside)
@@ -282,6 +330,9 @@ def task_factory(plan: Plan, config: StreamsConfig, clock: Clock) -> TaskFactory
             now_ms=clock.now_ms,
             max_task_idle_ms=config.max_task_idle_ms,
             max_value_bytes=config.max_request_size,
+            global_stores=global_stores,
+            cache_budget=cache_budget,
+            policies=config.error_policies,
         )
 
     return make

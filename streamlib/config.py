@@ -17,6 +17,7 @@ from typing import Any, Literal, Self, TypeAlias, get_args, get_origin
 import msgspec
 
 from streamlib.errors import ConfigError
+from streamlib.policies import ErrorPolicies, PolicyOption
 
 ProcessingGuarantee: TypeAlias = Literal["at_least_once", "exactly_once_v2"]
 AutoOffsetReset: TypeAlias = Literal["earliest", "latest", "none"]
@@ -60,6 +61,7 @@ class StreamsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         request_timeout_ms: after how long a request without an answer counts as lost.
         delivery_timeout_ms: how long one thing is tried again before the work is redone.
         retry_backoff_ms: the first pause before trying again.
+        metadata_max_age_ms: how often topics are looked for that match a pattern.
         fetch_max_wait_ms: how long the broker may hold a fetch that finds nothing.
         fetch_max_bytes: the most that one fetch brings.
         max_partition_fetch_bytes: the most that one fetch brings of one partition.
@@ -70,6 +72,12 @@ class StreamsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         compression_type: of produced batches.
         replication_factor: of internal topics; -1 leaves it to the broker.
         repartition_purge_interval_ms: how often consumed records are deleted from repartition topics.
+        on_deserialization_error: what becomes of a record that cannot be decoded: "fail", "skip", or a policy such as
+            `DeadLetter("topic")`; a source may say otherwise.
+        on_processing_error: likewise if a user function raises: the record is dropped at the step that raised.
+        errors_dead_letter_queue_topic_name: where records go that are skipped (KIP-1034); the topic has to exist.
+        statestore_cache_max_bytes: how much the record caches of tables may hold together; with more than zero, of
+            several updates of a row between two commits only the last goes on to the steps after the table.
         rocksdb_memory_bytes: cache and write buffers of all stores of the process together.
 
     Raises:
@@ -97,6 +105,7 @@ class StreamsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     request_timeout_ms: int = 30_000
     delivery_timeout_ms: int = 120_000
     retry_backoff_ms: int = 50
+    metadata_max_age_ms: int = 300_000
     fetch_max_wait_ms: int = 500
     fetch_max_bytes: int = 50 * MIB
     max_partition_fetch_bytes: int = 1 * MIB
@@ -107,12 +116,23 @@ class StreamsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     compression_type: Compression = "none"
     replication_factor: int = -1
     repartition_purge_interval_ms: int = 30_000
+    on_deserialization_error: PolicyOption = "fail"
+    on_processing_error: PolicyOption = "fail"
+    errors_dead_letter_queue_topic_name: str | None = None
+    statestore_cache_max_bytes: int = 0
     rocksdb_memory_bytes: int = 64 * MIB
 
     def __post_init__(self) -> None:
         _check_types(self)
-        for check in (_check_names, _check_ranges, _check_together):
+        for check in (_check_names, _check_ranges, _check_together, _check_dead_letter_topics):
             check(self)
+
+    @property
+    def error_policies(self) -> ErrorPolicies:
+        """What becomes of records that fail."""
+        return ErrorPolicies(
+            self.on_deserialization_error, self.on_processing_error, self.errors_dead_letter_queue_topic_name
+        )
 
     @property
     def state_path(self) -> Path:
@@ -259,11 +279,18 @@ def _check_names(config: StreamsConfig) -> None:
         raise ConfigError("bootstrap_servers is empty: give at least one host:port")
 
 
-_LOWEST: Mapping[str, int] = {"max_task_idle_ms": -1, "fetch_max_wait_ms": 0}
+_LOWEST: Mapping[str, int] = {"max_task_idle_ms": -1, "fetch_max_wait_ms": 0, "statestore_cache_max_bytes": 0}
 _HIGHEST: Mapping[str, int] = {
     "replication_factor": (1 << 15) - 1,
     **dict.fromkeys(
-        ("commit_max_bytes", "buffered_bytes_per_partition", "buffer_memory", "rocksdb_memory_bytes"), (1 << 63) - 1
+        (
+            "commit_max_bytes",
+            "buffered_bytes_per_partition",
+            "buffer_memory",
+            "statestore_cache_max_bytes",
+            "rocksdb_memory_bytes",
+        ),
+        (1 << 63) - 1,
     ),
 }
 _HIGHEST_INT = (1 << 31) - 1  # what fits into a request's field
@@ -302,6 +329,12 @@ def _check_together(config: StreamsConfig) -> None:
         )
 
 
+def _check_dead_letter_topics(config: StreamsConfig) -> None:
+    for topic in config.error_policies.dead_letter_topics():
+        if not _TOPIC_NAME.fullmatch(topic):
+            raise ConfigError(f"dead letters cannot go to {topic!r}: use letters, digits, '.', '_' and '-'")
+
+
 def _readable(error: msgspec.ValidationError, settings: Mapping[str, Any]) -> str:
     """msgspec's message with the option's name in front: `Expected `int`, got `str` - at `$.commit_interval_ms``."""
     problem, _, place = str(error).partition(" - at `$.")
@@ -309,6 +342,8 @@ def _readable(error: msgspec.ValidationError, settings: Mapping[str, Any]) -> st
     if not name:
         return problem
     hint = next(field.type for field in msgspec.structs.fields(StreamsConfig) if field.name == name)
+    if hint == PolicyOption:
+        return f"{name} has to be 'fail', 'skip' or a policy such as DeadLetter(topic), not {settings.get(name)!r}"
     if get_origin(hint) is Literal:
         return f"{name} has to be {_either(get_args(hint))}, not {settings.get(name)!r}"
     return f"{name}: {problem.replace('`', '')} ({settings.get(name)!r})"

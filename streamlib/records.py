@@ -120,6 +120,31 @@ class Record(msgspec.Struct, Generic[K, V], frozen=True):
         return Record(self.key, self.value, self.timestamp, headers)
 
 
+class FixedKeyRecord(msgspec.Struct, Generic[K, V], frozen=True):
+    """A record as user code sees it in `process_values`: as `Record`, but the key stays as it is.
+
+    >>> FixedKeyRecord("ann", 3, 1000).with_value(4)
+    FixedKeyRecord(key='ann', value=4, timestamp=1000, headers=())
+    """
+
+    key: K
+    value: V
+    timestamp: int
+    headers: Headers = ()
+
+    def with_value(self, value: Any) -> FixedKeyRecord[K, Any]:
+        """The same record with another value."""
+        return FixedKeyRecord(self.key, value, self.timestamp, self.headers)
+
+    def with_timestamp(self, timestamp: int) -> FixedKeyRecord[K, V]:
+        """The same record at another time, in ms."""
+        return FixedKeyRecord(self.key, self.value, timestamp, self.headers)
+
+    def with_headers(self, headers: Headers) -> FixedKeyRecord[K, V]:
+        """The same record with other headers."""
+        return FixedKeyRecord(self.key, self.value, self.timestamp, headers)
+
+
 class RecordMetadata(NamedTuple):
     """Where the record that is being processed came from."""
 

@@ -103,8 +103,9 @@ class RocksDBBackend:
         self._rows_of[store].forget_range(start, end)
 
     def positions(self) -> dict[str, int]:
-        rows = {key.decode(): value for key, value in self._rows(self._db, None, None, False)}
-        return {store: _POSITION.unpack(rows[store])[0] for store in self._families if store in rows}
+        rows = {name.decode(): position for name, position in self._rows(self._db, None, None, False)}
+        known = (name for name in rows if name.partition("/")[0] in self._families)
+        return {name: _POSITION.unpack(rows[name])[0] for name in known}
 
     def clear(self, store: str) -> None:
         """Content and position go in one batch: rows without a position would survive a restore from the start."""

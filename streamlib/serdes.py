@@ -51,6 +51,8 @@ class Serde(msgspec.Struct, Generic[T], frozen=True):
 def serde_for(type_: Any) -> Serde[Any]:
     """The serde of a type hint; a `Serde` is returned as it is.
 
+    A generic class may bring its own: its `__serde__(argument)` is asked for the serde of `Class[argument]`.
+
     Raises:
         TopologyError: neither Kafka nor msgspec has a format for it.
 
@@ -62,7 +64,17 @@ def serde_for(type_: Any) -> Serde[Any]:
     plain = _plain(type_)
     if isinstance(plain, type | None) and plain in _BUILT_IN:
         return _BUILT_IN[plain]
+    if (own := getattr(typing.get_origin(plain) or plain, "__serde__", None)) is not None:
+        return _brought(plain, own)
     return Serdes.json(type_)
+
+
+def _brought(type_: Any, own: Callable[..., Serde[Any]]) -> Serde[Any]:
+    """The serde that a generic class has for its arguments."""
+    arguments = typing.get_args(type_)
+    if not arguments:
+        raise TopologyError(f"no serde for {type_.__name__} alone: say of what, such as {type_.__name__}[str]")
+    return own(*arguments)
 
 
 class Serdes:

@@ -5,6 +5,7 @@
         <group_instance_id>.lock         the same for a static member
         0_3/                             the stores of task 0_3
         0_3.aside-<identity>/            a worker's own copy, made while another process would not let go of 0_3
+        global-<identity>/               a worker's global stores
 
 A worker's identity outlives the process, so its transactional ids do too: a worker that comes back finishes its own
 open transaction at once instead of making every reader wait for the transaction's timeout.
@@ -80,14 +81,20 @@ class LocalStateDirectory:
 
     def open(self, task_id: TaskId, stores: Sequence[StoreSpec], *, aside: bool = False) -> Backend:
         """See `streamlib.runtime.ports.StateDirectory`."""
+        return self._open(f"{task_id}.aside-{self.identity}" if aside else str(task_id), stores)
+
+    def _open(self, folder: str, stores: Sequence[StoreSpec]) -> Backend:
         on_disk = [spec for spec in stores if spec.persistent]
         if not on_disk:
             return InMemoryBackend()
-        folder = f"{task_id}.aside-{self.identity}" if aside else str(task_id)
         self._remove_if_old(self._root / folder)
         disk = RocksDBBackend(self._root / folder, on_disk, memory_bytes=self._memory_bytes)
         in_memory = frozenset(spec.name for spec in stores if not spec.persistent)
         return SplitBackend(disk, in_memory) if in_memory else disk
+
+    def open_global(self, stores: Sequence[StoreSpec]) -> Backend:
+        """See `streamlib.runtime.ports.StateDirectory`."""
+        return self._open(f"global-{self.identity}", stores)
 
     def stored_tasks(self) -> frozenset[TaskId]:
         """Tasks with a folder here."""

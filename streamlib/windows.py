@@ -23,11 +23,13 @@ from streamlib.errors import TopologyError
 from streamlib.serdes import Serde, serde_for
 
 K = TypeVar("K")
+V = TypeVar("V")
 
 END_OF_TIME_MS = (1 << 63) - 1
 """Where an unlimited window ends, and one of a size that is not known (Java's Long.MAX_VALUE)."""
 
 _MILLISECOND = timedelta(milliseconds=1)
+_DAY_MS = 24 * 60 * 60 * 1000
 _TIME = Struct(">q")
 _TWO_TIMES = Struct(">qq")
 
@@ -76,6 +78,29 @@ class Windowed(NamedTuple, Generic[K]):
     def window(self) -> Window:
         """The window alone."""
         return Window(self.start, self.end)
+
+    @staticmethod
+    def __serde__(key: Any) -> Serde[Windowed[Any]]:
+        """What the type hint `Windowed[key]` stands for: keys in time windows of a size that is not known."""
+        return time_windowed(key)
+
+
+class LateRecord(NamedTuple, Generic[K, V]):
+    """A record that came after its window had closed; what `on_late=` is called with, once for each such window.
+
+    Attributes:
+        key: the record's.
+        value: the record's.
+        timestamp: the record's time, in ms.
+        window: the window it would have counted in; its `end` plus the grace is behind stream time.
+        stream_time: the operator's stream time, in ms: the highest timestamp it has accepted.
+    """
+
+    key: K
+    value: V
+    timestamp: int
+    window: Window
+    stream_time: int
 
 
 class TimeWindows(msgspec.Struct, frozen=True):
@@ -204,6 +229,21 @@ class JoinWindows(msgspec.Struct, frozen=True):
     before_ms: int
     after_ms: int
     grace_ms: int
+    is_eager: bool = False
+
+    @classmethod
+    def eager(cls, difference: timedelta) -> Self:
+        """As Kafka Streams joined before 3.1 (`JoinWindows.of`): a left or outer join emits a record that finds no
+        match at once, and again with its match if one comes later. Records may be late for up to 24 hours.
+
+        Raises:
+            TopologyError: the duration is negative or no timedelta.
+
+        >>> JoinWindows.eager(timedelta(hours=1)).grace_ms // 3_600_000
+        22
+        """
+        difference_ms = duration_ms(difference, "the difference of a join window")
+        return cls(difference_ms, difference_ms, max(_DAY_MS - 2 * difference_ms, 0), is_eager=True)
 
     @classmethod
     def of_time_difference(cls, difference: timedelta, *, grace: timedelta) -> Self:
@@ -259,7 +299,7 @@ def time_windowed(key: Any, size_ms: int = END_OF_TIME_MS) -> Serde[Windowed[Any
         start = unpack(data, len(data) - 8)[0]
         return Windowed(decode_key(data[:-8]), start, min(start + size_ms, END_OF_TIME_MS))
 
-    return _WindowedSerde(f"time-windowed {inner.name}", Windowed, encode, decode, inner)
+    return _WindowedSerde(f"time-windowed {inner.name}", Windowed, encode, decode, inner, size_ms)
 
 
 def session_windowed(key: Any) -> Serde[Windowed[Any]]:
@@ -286,11 +326,33 @@ def session_windowed(key: Any) -> Serde[Windowed[Any]]:
 
 
 class _WindowedSerde(Serde[Windowed[Any]], frozen=True):
-    """Remembers the serde of the key inside, which is what a windowed record is partitioned by."""
+    """Remembers the serde of the key inside, which is what a windowed record is partitioned by, and how long windows
+    are; None for sessions."""
 
     inner: Serde[Any]
+    size_ms: int | None = None
 
 
 def inner_serde(serde: Serde[Any]) -> Serde[Any] | None:
     """The serde of the key inside windowed keys; None if the keys are not windowed."""
     return serde.inner if isinstance(serde, _WindowedSerde) else None
+
+
+def window_bytes(serde: Serde[Any]) -> int:
+    """How many bytes of a windowed key come after the key inside; none if keys are not windowed.
+
+    >>> window_bytes(time_windowed(str, 5000)), window_bytes(session_windowed(str)), window_bytes(serde_for(str))
+    (8, 16, 0)
+    """
+    if not isinstance(serde, _WindowedSerde):
+        return 0
+    return _TWO_TIMES.size if serde.size_ms is None else _TIME.size
+
+
+def window_size_ms(serde: Serde[Any]) -> int | None:
+    """How long the windows of windowed keys are, `END_OF_TIME_MS` if that is not known; None for keys of other kinds.
+
+    >>> window_size_ms(time_windowed(str, 5000))
+    5000
+    """
+    return serde.size_ms if isinstance(serde, _WindowedSerde) else None

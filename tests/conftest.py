@@ -11,6 +11,7 @@ CORPUS = Path(__file__).parents[2] / "shared" / "conformance" / "cases"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--corpus", type=Path, default=CORPUS, help="a folder of conformance cases (tests/conformance)")
+    parser.addoption("--all-on-a-broker", action="store_true", help="run every conformance topology on a real broker")
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:

@@ -41,16 +41,23 @@ class Point(msgspec.Struct, frozen=True):
 
 
 class RepartitionOptions(msgspec.Struct, frozen=True):
-    """How to go through an internal topic: its name without the suffix, and what the user said about it."""
+    """How to go through an internal topic: its name without the suffix, and what the user said about it.
+
+    `shareable`: with optimization, steps after the same node may go through one topic.
+    """
 
     name: str
     partitions: int | None = None
     partitioner: Partitioner | None = None
+    shareable: bool = True
 
 
 def repartitioned(point: Point, options: RepartitionOptions) -> Point:
     """Lead a point through an internal topic. Uses three numbers up, named or not (`createRepartitionedSource`)."""
     builder = point.builder
+    shared = builder.shared_repartition(point.node) if options.shareable else None
+    if shared is not None and (shared.key, shared.value) == (point.key, point.value):
+        return through_the_same_topic(_behind(point, shared.name, *shared.topics))
     sink, drop, source = (builder.name(prefix) for prefix in ("KSTREAM-SINK-", "KSTREAM-FILTER-", "KSTREAM-SOURCE-"))
     topic = options.name if options.name.endswith(REPARTITION_SUFFIX) else options.name + REPARTITION_SUFFIX
     if not _generated(options.name):
@@ -68,12 +75,18 @@ def repartitioned(point: Point, options: RepartitionOptions) -> Point:
         )
     )
     builder.add(SourceNode(name=source, topics=(topic,), key=point.key, value=point.value))
+    if options.shareable:
+        builder.share_repartition(point.node, source)
+    return _behind(point, source, topic)
+
+
+def _behind(point: Point, source: str, topic: str) -> Point:
     return msgspec.structs.replace(point, node=source, sources=frozenset({topic}), rekeyed=False)
 
 
-def through_the_same_topic(point: Point) -> Point:
+def through_the_same_topic(point: Point, numbers: int = 3) -> Point:
     """A point behind a topic there is already. Uses up the numbers that another topic would have."""
-    for _ in range(3):
+    for _ in range(numbers):
         point.builder.name("")
     return point
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar, overload
 
 import msgspec
 
+from streamlib.dsl.deduplicate import DeduplicateOptions, deduplicated
 from streamlib.dsl.functions import (
     UNSET,
     Hint,
@@ -16,12 +18,16 @@ from streamlib.dsl.functions import (
     returns_pairs,
     serde_of,
 )
-from streamlib.dsl.graph import Point, RepartitionOptions, check_same_builder, repartitioned, through_the_same_topic
-from streamlib.dsl.processor import Processor
+from streamlib.dsl.graph import Point, RepartitionOptions, check_same_builder, repartitioned
+from streamlib.dsl.joining import Joining
+from streamlib.dsl.materialized import Materialized, StoreOption
+from streamlib.dsl.processing import processed
+from streamlib.dsl.processor import FixedKeyProcessor, Processor
 from streamlib.errors import TopologyError
+from streamlib.serdes import Serde, Serdes
 from streamlib.topology import operators as op
-from streamlib.topology.builder import check_sink, check_topic_name
-from streamlib.topology.functions import processor_supplier, user_function
+from streamlib.topology.checks import check_sink
+from streamlib.topology.functions import user_function
 from streamlib.topology.nodes import Partitioner, ProcessorNode, SinkNode, StoreSpec, TopicChooser
 
 if TYPE_CHECKING:
@@ -35,7 +41,7 @@ V2 = TypeVar("V2")
 VR = TypeVar("VR")
 
 
-class KStream(Generic[K, V]):
+class KStream(Joining[K, V]):
     """A stream of records with keys of type `K` and values of type `V`.
 
     Each method adds a step and returns the stream after it; a stream may be used several times. Types that a step
@@ -264,7 +270,54 @@ class KStream(Generic[K, V]):
         if partitioner is not None:
             user_function(partitioner, "the partitioner of repartition")
         topic = name if name is not None else self._point.builder.name("KSTREAM-REPARTITION-")
-        return KStream(repartitioned(self._typed(key, value), RepartitionOptions(topic, partitions, partitioner)))
+        return KStream(
+            repartitioned(self._typed(key, value), RepartitionOptions(topic, partitions, partitioner, shareable=False))
+        )
+
+    def deduplicate(
+        self,
+        within: timedelta,
+        *,
+        id_selector: Callable[[K, V], object] | None = None,
+        id: Hint = UNSET,
+        key: Hint = UNSET,
+        value: Hint = UNSET,
+        store: StoreOption = None,
+        name: str | None = None,
+    ) -> KStream[K, V]:
+        """Drop records that repeat one of the same key, or of the same key and id, from at most `within` away.
+
+        A record is dropped if one was let through whose time is at most `within` before or after its own, whichever
+        came first: records may come in any order. Dropped ones are not remembered: of a record that comes again and
+        again one passes every now and then. Records without a key, or whose id is None, always pass.
+
+        Ids are compared among the records of one key, which one task sees. Where the same id may come under several
+        keys, make it the key first: `stream.select_key(...).deduplicate(...)`.
+
+        What was let through is kept in a window store for twice `within`. A record that is later than `within`,
+        measured by the times of those let through, may pass although it is a repetition; `store=Materialized(
+        retention=...)` keeps them for longer.
+
+        Args:
+            within: how far apart in event time repetitions may be, inclusive.
+            id_selector: gives a record's id: `id_selector(key, value)`. Without one the key is the id.
+            id: the ids' type; any that can be written as JSON if not given.
+            key: the keys' type, for the repartition topic if one is needed.
+            value: the values' type, likewise.
+            store: the store's name, or how it is kept.
+            name: of the node and the repartition topic.
+
+        Raises:
+            TopologyError: `within` is no timedelta, or the store's retention is shorter.
+
+        >>> from streamlib.testing import run_stream
+        >>> run_stream(lambda s: s.deduplicate(timedelta(seconds=10)), [("a", 1), ("b", 1), ("a", 2)])
+        [('a', 1), ('b', 1)]
+        """
+        selector = None if id_selector is None else user_function(id_selector, "deduplicate")
+        returned = UNSET if selector is None else returns(selector)
+        serde = serde_of(id, Serdes.json(Any), returned)
+        return KStream(deduplicated(self._typed(key, value), DeduplicateOptions(within, selector, serde, store, name)))
 
     # -- Groups and tables -------------------------------------------------------------------------------------------
 
@@ -300,7 +353,7 @@ class KStream(Generic[K, V]):
         return KGroupedStream(stream._point, name)
 
     def to_table(
-        self, *, key: Hint = UNSET, value: Hint = UNSET, store: str | None = None, name: str | None = None
+        self, *, key: Hint = UNSET, value: Hint = UNSET, store: StoreOption = None, name: str | None = None
     ) -> KTable[K, V]:
         """Take each record as the new value of its key; a None value deletes.
 
@@ -312,117 +365,36 @@ class KStream(Generic[K, V]):
         point = self._typed(key, value)
         builder = point.builder
         node = builder.name("KSTREAM-TOTABLE-", name)
-        store_name = builder.store_name("KSTREAM-TOTABLE-", store)
+        materialized = Materialized.of(store)
+        store_name = builder.store_name("KSTREAM-TOTABLE-", materialized.name)
         if point.rekeyed:
             point = repartitioned(point, RepartitionOptions(node))
-        table: KTable[K, V] = KTable._source(point.then(node, op.StreamToTable()), store_name)
-        if store is not None:
+        spec = materialized.table_spec(store_name, point.key, point.value)
+        table: KTable[K, V] = KTable._source(point.then(node, op.StreamToTable()), spec)
+        if materialized.in_any_case:
             table._lookup_stores()
         return table
 
-    @overload
-    def join(
-        self,
-        table: KTable[K, V2],
-        joiner: Callable[[V, V2], VR],
-        *,
-        key: Hint = ...,
-        value: Hint = ...,
-        result: Hint = ...,
-        name: str | None = ...,
-    ) -> KStream[K, VR]: ...
-    @overload
-    def join(
-        self,
-        table: KTable[K, V2],
-        joiner: Callable[[K, V, V2], VR],
-        *,
-        with_key: Literal[True],
-        key: Hint = ...,
-        value: Hint = ...,
-        result: Hint = ...,
-        name: str | None = ...,
-    ) -> KStream[K, VR]: ...
-    def join(
-        self,
-        table: KTable[K, Any],
-        joiner: Callable[..., Any],
-        *,
-        with_key: bool = False,
-        key: Hint = UNSET,
-        value: Hint = UNSET,
-        result: Hint = UNSET,
-        name: str | None = None,
-    ) -> KStream[K, Any]:
-        """Join each record with the table's row of its key: `joiner(left, right)`. Without a row, nothing comes out.
-
-        Args:
-            table: both sides need the same number of partitions.
-            joiner: called with `(key, left, right)` if `with_key`.
-            with_key: whether the joiner gets the key.
-            key: the keys' type, for the repartition topic if one is needed.
-            value: the left values' type, likewise.
-            result: the type of what the joiner returns.
-            name: of the node, and of the repartition topic.
-
-        >>> from streamlib import StreamsBuilder
-        >>> builder = StreamsBuilder()
-        >>> users = builder.table("users", key=str, value=str)
-        >>> orders = builder.stream("orders", key=str, value=int)
-        >>> named = orders.join(users, lambda amount, user: f"{user}: {amount}", result=str)
-        """
-        node = self._joinable(table, "join").node
-        operator = op.StreamTableJoin(node, user_function(joiner, "join"), with_key=with_key)
-        return self._join(table, operator, (key, value, result), name)
-
-    @overload
-    def left_join(
-        self,
-        table: KTable[K, V2],
-        joiner: Callable[[V, V2 | None], VR],
-        *,
-        key: Hint = ...,
-        value: Hint = ...,
-        result: Hint = ...,
-        name: str | None = ...,
-    ) -> KStream[K, VR]: ...
-    @overload
-    def left_join(
-        self,
-        table: KTable[K, V2],
-        joiner: Callable[[K, V, V2 | None], VR],
-        *,
-        with_key: Literal[True],
-        key: Hint = ...,
-        value: Hint = ...,
-        result: Hint = ...,
-        name: str | None = ...,
-    ) -> KStream[K, VR]: ...
-    def left_join(
-        self,
-        table: KTable[K, Any],
-        joiner: Callable[..., Any],
-        *,
-        with_key: bool = False,
-        key: Hint = UNSET,
-        value: Hint = UNSET,
-        result: Hint = UNSET,
-        name: str | None = None,
-    ) -> KStream[K, Any]:
-        """As `join`; a record without a row is joined with None.
-
-        >>> from streamlib import StreamsBuilder
-        >>> builder = StreamsBuilder()
-        >>> users = builder.table("users", key=str, value=str)
-        >>> orders = builder.stream("orders", key=str, value=int)
-        >>> named = orders.left_join(users, lambda amount, user: f"{user or 'nobody'}: {amount}", result=str)
-        """
-        node = self._joinable(table, "left_join").node
-        operator = op.StreamTableJoin(node, user_function(joiner, "left_join"), left=True, with_key=with_key)
-        return self._join(table, operator, (key, value, result), name)
-
     # -- Processors and topics ---------------------------------------------------------------------------------------
 
+    @overload
+    def process(
+        self,
+        supplier: Callable[[], Processor[K, V]],
+        *stores: str | StoreSpec,
+        key: type[K2] | Serde[K2],
+        value: type[V2] | Serde[V2],
+        name: str | None = ...,
+    ) -> KStream[K2, V2]: ...
+    @overload
+    def process(
+        self,
+        supplier: Callable[[], Processor[K, V]],
+        *stores: str | StoreSpec,
+        key: Hint = ...,
+        value: Hint = ...,
+        name: str | None = ...,
+    ) -> KStream[Any, Any]: ...
     def process(
         self,
         supplier: Callable[[], Processor[K, V]],
@@ -434,7 +406,8 @@ class KStream(Generic[K, V]):
         """Give each record to a processor of your own; `supplier()` makes one for each task.
 
         Args:
-            supplier: a class or function without arguments.
+            supplier: a class or function without arguments. The stores in its attribute `stores`, or that its function
+                of this name returns, are added and connected.
             stores: the stores it uses: names of added ones, or specs, which are added.
             key: the type of the keys it forwards.
             value: the type of the values it forwards.
@@ -452,20 +425,55 @@ class KStream(Generic[K, V]):
         >>> count = Stores.key_value_store("count", key=str, value=int)
         >>> builder.stream("in", key=str, value=str).process(Numbered, count, value=int).to("out")
         """
-        names = tuple(self._added(store) for store in stores)
-        operator = op.Process(processor_supplier(supplier, "process"))
-        # A given name uses no number up here, unlike elsewhere (`KStreamImpl.process`).
-        if name is not None:
-            check_topic_name(name, "a node")
-        point = self._point.then(
-            name if name is not None else self._point.builder.name("KSTREAM-PROCESSOR-"),
-            operator,
-            *names,
-            key=serde_of(key, self._point.key),
-            value=serde_of(value, self._point.value),
-            rekeyed=True,
-        )
-        return KStream(point)
+        changes = {"key": serde_of(key, self._point.key), "value": serde_of(value, self._point.value), "rekeyed": True}
+        return KStream(processed(self._point, supplier, stores, name=name, keeps_key=False, **changes))
+
+    @overload
+    def process_values(
+        self,
+        supplier: Callable[[], FixedKeyProcessor[K, V]],
+        *stores: str | StoreSpec,
+        value: type[V2] | Serde[V2],
+        name: str | None = ...,
+    ) -> KStream[K, V2]: ...
+    @overload
+    def process_values(
+        self,
+        supplier: Callable[[], FixedKeyProcessor[K, V]],
+        *stores: str | StoreSpec,
+        value: Hint = ...,
+        name: str | None = ...,
+    ) -> KStream[K, Any]: ...
+    def process_values(
+        self,
+        supplier: Callable[[], FixedKeyProcessor[K, V]],
+        *stores: str | StoreSpec,
+        value: Hint = UNSET,
+        name: str | None = None,
+    ) -> KStream[K, Any]:
+        """As `process`, for a processor that leaves keys alone: no repartition topic is needed after it.
+
+        Args:
+            supplier: a class or function without arguments; its `stores` are added and connected.
+            stores: the stores it uses: names of added ones, or specs, which are added.
+            value: the type of the values it forwards.
+            name: of the node.
+
+        >>> from streamlib import Stores
+        >>> from streamlib.testing import run_stream
+        >>> class Changes:
+        ...     stores = (Stores.key_value_store("last", key=str, value=int),)
+        ...     def init(self, context):
+        ...         self.context, self.last = context, context.state_store("last")
+        ...     def process(self, record):
+        ...         if record.value != self.last.get(record.key):
+        ...             self.last.put(record.key, record.value)
+        ...             self.context.forward(record)
+        >>> run_stream(lambda s: s.process_values(Changes), [("a", 1), ("a", 1), ("a", 2)])
+        [('a', 1), ('a', 2)]
+        """
+        serde = serde_of(value, self._point.value)
+        return KStream(processed(self._point, supplier, stores, name=name, keeps_key=True, value=serde))
 
     def to(
         self,
@@ -510,45 +518,6 @@ class KStream(Generic[K, V]):
     def _typed(self, key: Hint, value: Hint) -> Point:
         point = self._point
         return msgspec.structs.replace(point, key=serde_of(key, point.key), value=serde_of(value, point.value))
-
-    def _added(self, store: str | StoreSpec) -> str:
-        if isinstance(store, str):
-            return store
-        self._point.builder.add_store(store)
-        return store.name
-
-    def _joinable(self, table: object, operator: str) -> Point:
-        from streamlib.dsl.ktable import KTable
-
-        if not isinstance(table, KTable):
-            raise TopologyError(
-                f"{operator} needs a table on the right, not {table!r}: streams join through to_table()"
-            )
-        check_same_builder(self._point, table._point, operator)
-        return table._point
-
-    def _join(
-        self, table: KTable[K, Any], operator: op.StreamTableJoin, hints: tuple[Hint, Hint, Hint], name: str | None
-    ) -> KStream[K, Any]:
-        point = self._partitioned_for_join(self._typed(hints[0], hints[1]), name)
-        builder = point.builder
-        if operator.left:
-            builder.keep_null_keys(point.node)
-        sources = point.sources | table._point.sources
-        builder.copartition(sources)
-        node = builder.name("KSTREAM-LEFTJOIN-" if operator.left else "KSTREAM-JOIN-", name)
-        result = serde_of(hints[2], point.value, returns(operator.joiner))
-        return KStream(point.then(node, operator, *table._lookup_stores(), value=result, sources=sources))
-
-    def _partitioned_for_join(self, point: Point, name: str | None) -> Point:
-        """Behind a repartition topic if the key may have changed. Joins without a name share one
-        (`KStreamImpl.repartitionForJoin`)."""
-        if not point.rekeyed:
-            return point
-        if self._repartitioned_for_join is not None and name is None:
-            return through_the_same_topic(self._repartitioned_for_join)
-        self._repartitioned_for_join = repartitioned(point, RepartitionOptions(name or point.node))
-        return self._repartitioned_for_join
 
 
 Then: TypeAlias = Callable[[KStream[K, V]], KStream[K, V] | None]

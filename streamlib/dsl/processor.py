@@ -2,33 +2,98 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import timedelta
+from enum import Enum
 from typing import Any, Protocol, TypeVar
 
-from streamlib.records import Record, RecordMetadata, TaskId
+from streamlib.records import FixedKeyRecord, Headers, Record, RecordMetadata, TaskId
 
 KIn = TypeVar("KIn")
 VIn = TypeVar("VIn")
 
 
-class ProcessorContext(Protocol):
-    """What a processor is given at `init`."""
+class PunctuationType(Enum):
+    """Which time makes a punctuator due."""
 
-    def forward(self, record: Record[Any, Any], child: str | None = None) -> None:
-        """Hand a record to all children, or to one by name; returns when they are done with it."""
+    STREAM_TIME = "stream_time"
+    """The highest timestamp of the task's records: moves only with records, and the same way when they are redone."""
+    WALL_CLOCK_TIME = "wall_clock_time"
+    """The machine's clock: moves by itself."""
+
+
+class Cancellable(Protocol):
+    """What `schedule` returns."""
+
+    def cancel(self) -> None:
+        """Never call the punctuator again; harmless when repeated, and within the punctuator."""
         ...
+
+
+class ProcessingContext(Protocol):
+    """What the contexts of all processors have."""
 
     def state_store(self, name: str) -> Any:
         """A store that was connected to the processor, by name."""
         ...
 
+    def schedule(
+        self,
+        interval: timedelta,
+        kind: PunctuationType,
+        punctuator: Callable[[int], object],
+        *,
+        start_ms: int | None = None,
+    ) -> Cancellable:
+        """Have `punctuator(timestamp_ms)` called regularly; it may forward records and use the stores.
+
+        It is called with the stream time or the wall clock, whichever it is scheduled on, after the record (or the
+        clock) that made it due; once, however often it was due in between. Several that are due go by due time.
+
+        Args:
+            interval: at least one millisecond.
+            kind: the time that counts.
+            punctuator: called with that time in ms.
+            start_ms: when it is due first. If not given, on stream time with the first record, then at the multiples of
+                the interval; on the wall clock an interval from now, and so on.
+
+        >>> from streamlib import StreamsBuilder
+        >>> from streamlib.testing import TopologyTestDriver
+        >>> class Ticks:
+        ...     def init(self, context):
+        ...         context.schedule(timedelta(seconds=5), PunctuationType.STREAM_TIME, print)
+        ...     def process(self, record):
+        ...         pass
+        >>> builder = StreamsBuilder()
+        >>> builder.stream("in", key=str, value=str).process(Ticks)
+        ... # doctest: +ELLIPSIS
+        <streamlib.dsl.kstream.KStream object at ...>
+        >>> with TopologyTestDriver(builder.build()) as driver:
+        ...     for time_ms in (4000, 4500, 5500, 21000):
+        ...         driver.input_topic("in", key=str, value=str).pipe_input("a", "b", time_ms)
+        4000
+        5500
+        21000
+        """
+        ...
+
+    def commit(self) -> None:
+        """Ask for what was done so far to be committed soon, without waiting for the commit interval."""
+        ...
+
+    @property
+    def headers(self) -> Headers:
+        """The headers of the record in process here; none in a punctuator."""
+        ...
+
     @property
     def record_metadata(self) -> RecordMetadata | None:
-        """Where the record in process came from."""
+        """Where the record in process came from; None in a punctuator."""
         ...
 
     @property
     def stream_time_ms(self) -> int:
-        """The highest timestamp of all records the task has taken in."""
+        """The highest timestamp of all records the task has taken in; -1 before the first."""
         ...
 
     @property
@@ -47,6 +112,22 @@ class ProcessorContext(Protocol):
         ...
 
 
+class ProcessorContext(ProcessingContext, Protocol):
+    """What a processor of `process` is given at `init`."""
+
+    def forward(self, record: Record[Any, Any], child: str | None = None) -> None:
+        """Hand a record to all children, or to one by name; returns when they are done with it."""
+        ...
+
+
+class FixedKeyProcessorContext(ProcessingContext, Protocol):
+    """What a processor of `process_values` is given at `init`."""
+
+    def forward(self, record: FixedKeyRecord[Any, Any], child: str | None = None) -> None:
+        """As that of `ProcessorContext`, for records under the key of the one in process."""
+        ...
+
+
 class Processor(Protocol[KIn, VIn]):
     """One instance per task, made by the supplier that `process` was given. `close` may be left out."""
 
@@ -56,4 +137,16 @@ class Processor(Protocol[KIn, VIn]):
 
     def process(self, record: Record[KIn, VIn]) -> None:
         """Called for each record; results go to `context.forward`."""
+        ...
+
+
+class FixedKeyProcessor(Protocol[KIn, VIn]):
+    """As `Processor`, for `process_values`: it changes values, timestamps and headers, but not keys."""
+
+    def init(self, context: FixedKeyProcessorContext) -> None:
+        """Called once before the first record, and again on a new instance after a failure was rolled back."""
+        ...
+
+    def process(self, record: FixedKeyRecord[KIn, VIn]) -> None:
+        """Called for each record; results, made with `record.with_value` and the like, go to `context.forward`."""
         ...

@@ -6,14 +6,17 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
+from streamlib.engine.error_handling import ErrorHandling
 from streamlib.engine.inputs import CompiledSource, NodeFn
 from streamlib.engine.operators import compile_operator
+from streamlib.engine.operators.expiry import expiring
 from streamlib.engine.operators.sink import compile_sink
-from streamlib.engine.operators.site import Site, ValueGetter, Work, fan_out
-from streamlib.engine.operators.table import filtered_getter, mapped_getter
-from streamlib.errors import TopologyError
+from streamlib.engine.operators.site import OpenStore, Site, Work, fan_out
+from streamlib.engine.operators.versioned import versioned_tables
+from streamlib.engine.record_cache import RecordCache
+from streamlib.state.ttl import TtlOverlay
 from streamlib.topology import operators as op
-from streamlib.topology.nodes import Node, ProcessorNode, SinkNode, SourceNode
+from streamlib.topology.nodes import Node, ProcessorNode, SinkNode, SourceNode, TtlStoreSpec
 
 FullName = Callable[[str], str]
 
@@ -22,17 +25,17 @@ class Compiler(msgspec.Struct):
     """Compiles the nodes of one task.
 
     `nodes` in the order they were added to the topology, parents before children; `full_name` turns a topic's name as
-    written by the user into the one in Kafka.
+    written by the user into the one in Kafka; `errors` decides about records that fail, which is an error without it.
     """
 
     nodes: Mapping[str, Node]
     full_name: FullName
     work: Work
+    errors: ErrorHandling | None = None
 
     def compile(self) -> dict[str, CompiledSource]:
         """For each source topic, by its full name, where its records go."""
-        children = _children(self.nodes)
-        sends_old = nodes_that_send_old_values(self.nodes)
+        children, versioned = _children(self.nodes), versioned_tables(self.nodes, self.work.stores)
         compiled: dict[str, NodeFn] = {}
         sources: dict[str, CompiledSource] = {}
         for name, node in reversed(list(self.nodes.items())):
@@ -40,15 +43,53 @@ class Compiler(msgspec.Struct):
             forward = fan_out(list(below.values()))
             match node:
                 case SourceNode():
-                    source = CompiledSource(name, forward, node.key, node.value, node.timestamp_extractor)
+                    source = self._source(node, forward)
                     sources.update((self.full_name(topic), source) for topic in node.topics)
                 case ProcessorNode():
-                    site = Site(name, below, forward, node.stores, name in sends_old, self.work)
-                    compiled[name] = compile_operator(node.operator, site)
+                    late = not versioned.isdisjoint(node.parents)
+                    site = Site(
+                        name, below, forward, node.stores, node.sends_old_values, self.work, below_versioned=late
+                    )
+                    compiled[name] = self._guarded(node, self._compiled(node, self._cached(node, site)))
                 case SinkNode():
                     topic = self.full_name(node.topic) if isinstance(node.topic, str) else None
-                    compiled[name] = compile_sink(node, topic, self.work)
+                    compiled[name] = self._guarded(node, compile_sink(node, topic, self.work))
         return sources
+
+    def _source(self, node: SourceNode, forward: NodeFn) -> CompiledSource:
+        skip = None if self.errors is None else self.errors.of_source(node.on_deserialization_error)
+        return CompiledSource(node.name, forward, node.key, node.value, node.timestamp_extractor, skip)
+
+    def _guarded(self, node: ProcessorNode | SinkNode, compiled: NodeFn) -> NodeFn:
+        if self.errors is None:
+            return compiled
+        return self.errors.guarded(compiled, node.name, is_sink=isinstance(node, SinkNode))
+
+    def _compiled(self, node: ProcessorNode, site: Site) -> NodeFn:
+        """The node; if it keeps a table whose rows expire, with what that takes."""
+        compiled, store = compile_operator(node.operator, site), self._table_store(node)
+        if store is None or not isinstance(store.overlay, TtlOverlay) or isinstance(node.operator, op.CogroupMerge):
+            return compiled
+        assert isinstance(store.spec, TtlStoreSpec)
+        return expiring(compiled, store.spec, store.overlay, site)
+
+    def _table_store(self, node: ProcessorNode) -> OpenStore | None:
+        """The store that the node's operator keeps its table in."""
+        return self.work.stores.get(getattr(node.operator, "store", None) or "")
+
+    def _cached(self, node: ProcessorNode, site: Site) -> Site:
+        """The site with a record cache in between, if the node makes a table whose store has one.
+
+        Where several nodes write one store, as in a cogroup, the one below all of them has the cache.
+        """
+        work, budget, store = self.work, self.work.cache_budget, self._table_store(node)
+        if budget is None or store is None or not store.spec.cached:
+            return site
+        name, forward = store.spec.name, site.forward
+        if name not in work.caches:
+            cache = RecordCache(store.spec, forward, work.cursor, budget, with_old=site.sends_old_values)
+            work.caches[name], forward = cache, cache.add
+        return msgspec.structs.replace(site, forward=forward, sends_old_values=True, cached=True)
 
 
 def _children(nodes: Mapping[str, Node]) -> dict[str, list[str]]:
@@ -59,62 +100,3 @@ def _children(nodes: Mapping[str, Node]) -> dict[str, list[str]]:
             for parent in node.parents:
                 children[parent].append(name)
     return children
-
-
-def nodes_that_send_old_values(nodes: Mapping[str, Node]) -> set[str]:
-    """Table nodes whose changes carry the old value, because something asks for it and it can be had.
-
-    So far only filters ask, where it costs nothing: over a stored table they leave out deletes of rows that never
-    passed (constructor of `KTableFilter`).
-    """
-    sending: set[str] = set()
-    for name, node in nodes.items():
-        if not isinstance(node, ProcessorNode) or not isinstance(node.operator, op.TableFilter):
-            continue
-        if _enable_old_values(nodes, node.parents[0], sending):
-            sending.add(name)
-    return sending
-
-
-def _enable_old_values(nodes: Mapping[str, Node], table: str, sending: set[str]) -> bool:
-    """Let a table send old values, if it knows them (`KTableImpl.enableSendingOldValues`)."""
-    node = nodes[table]
-    assert isinstance(node, ProcessorNode), f"{table} is not a table"
-    match node.operator:
-        case op.StreamAggregate() | op.StreamReduce() | op.StreamCount():
-            known = True
-        case op.TableSource(store=store) | op.StreamToTable(store=store):
-            known = store is not None
-        case op.TableFilter(store=store) | op.TableMapValues(store=store):
-            known = store is not None or _enable_old_values(nodes, node.parents[0], sending)
-        case _:
-            known = False
-    if known:
-        sending.add(table)
-    return known
-
-
-def table_getter(nodes: Mapping[str, Node], stored: Callable[[str], ValueGetter], table: str) -> ValueGetter:
-    """Looks rows of a table up: in its store, or through the tables it is made from.
-
-    Raises:
-        TopologyError: somewhere on the way no rows are kept.
-    """
-    node = nodes.get(table)
-    match node.operator if isinstance(node, ProcessorNode) else None:
-        case (
-            op.TableSource(store=str(store))
-            | op.StreamToTable(store=str(store))
-            | op.TableFilter(store=str(store))
-            | op.TableMapValues(store=str(store))
-            | op.StreamAggregate(store=store)
-            | op.StreamReduce(store=store)
-            | op.StreamCount(store=store)
-        ):
-            return stored(store)
-        case op.TableFilter() as operator:
-            return filtered_getter(table, operator, table_getter(nodes, stored, operator.table))
-        case op.TableMapValues() as operator:
-            return mapped_getter(table, operator, table_getter(nodes, stored, operator.table))
-        case _:
-            raise TopologyError(f"table {table} keeps no rows to look up: give it a store (store=...) where it is made")

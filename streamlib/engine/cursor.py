@@ -9,23 +9,37 @@ from streamlib.records import FetchedRecord, Headers, TopicPartition
 NO_TIME = -1
 """Stream or partition time before the first record (Kafka Streams' `RecordQueue.UNKNOWN`)."""
 
+END_OF_TIME = 1 << 63
+"""Later than any timestamp."""
+
 
 class Cursor:
-    """Shared by a task and its operators. `partition` and `record` stay after a record is done: errors name them."""
+    """Shared by a task and its operators. `partition` and `record` stay after a record is done: errors name them; in a
+    punctuator there is none. `punctuation_due_ms` is the stream time at which the next punctuator is due."""
 
-    __slots__ = ("dropped", "partition", "record", "records_in", "stream_time")
+    __slots__ = (
+        "commit_requested",
+        "dropped",
+        "partition",
+        "punctuation_due_ms",
+        "record",
+        "records_in",
+        "stream_time",
+    )
 
     def __init__(self) -> None:
         self.partition: TopicPartition | None = None
         self.record: FetchedRecord | None = None
         self.stream_time = NO_TIME
+        self.punctuation_due_ms = END_OF_TIME
+        self.commit_requested = False
         self.records_in = 0
         self.dropped = 0
 
     def context(self, timestamp: int) -> RecordContext:
         """The record in process as topic choosers see it."""
-        assert self.partition is not None, "no record is in process"
-        assert self.record is not None, "no record is in process"
+        if self.partition is None or self.record is None:
+            return RecordContext("", -1, -1, timestamp, ())
         return RecordContext(*self.partition, self.record.offset, timestamp, self.record.headers)
 
 
@@ -41,8 +55,21 @@ class StreamTime:
         self.ms = NO_TIME
 
 
+class Earlier(NamedTuple):
+    """What is known of a record that was processed earlier, when what it caused goes on (`FetchedRecord`)."""
+
+    offset: int
+    timestamp: int
+    headers: Headers
+    key: bytes | None = None
+    value: bytes | None = None
+
+
 class RecordContext(NamedTuple):
-    """What a topic chooser is told beside key and value: where the record came from, its time and headers."""
+    """What a topic chooser is told beside key and value: where the record came from, its time and headers.
+
+    What a punctuator forwards came from nowhere: topic "", partition and offset -1.
+    """
 
     topic: str
     partition: int

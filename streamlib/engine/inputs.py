@@ -27,8 +27,8 @@ from streamlib.topology.nodes import TimestampExtractor
 NodeFn: TypeAlias = Callable[[Any, Any, int, Headers], None]
 """A compiled node: f(key, value, timestamp, headers). Tables pass `(new value, old value)` as the value."""
 
-END_OF_TIME = 1 << 63
-"""Later than any timestamp."""
+SkipUndecodable: TypeAlias = Callable[[TopicPartition, FetchedRecord, SerializationError], None]
+"""Told of a record that cannot be decoded and is skipped."""
 
 _TIME = Struct(">bq")  # version, partition time
 _LENGTH = Struct(">i")
@@ -50,13 +50,15 @@ class ConsumedRecord(NamedTuple):
 
 
 class CompiledSource(NamedTuple):
-    """Where a partition's records go, and how their bytes become values."""
+    """Where a partition's records go, and how their bytes become values. What cannot become one is skipped with the
+    knowledge of `skip`; it is an error if that is None."""
 
     node: str
     forward: NodeFn
     key: Serde[Any]
     value: Serde[Any]
     timestamp_extractor: TimestampExtractor | None
+    skip: SkipUndecodable | None = None
 
 
 class _Head(NamedTuple):
@@ -86,6 +88,7 @@ class Input:
         self._records: list[FetchedRecord] = []
         self._index = 0  # of the head in `_records`
         self._head: _Head | None = None
+        self._head_decoded = False  # whether the head is known to be decodable
 
     @property
     def position(self) -> int:
@@ -116,13 +119,18 @@ class Input:
             SerializationError, ProcessingError: its time depends on its value, which cannot be had.
         """
         if self._source.timestamp_extractor is None:
+            if self._source.skip is not None:
+                self._skip_undecodable_heads()
             return self._records[self._index].timestamp if self._current is not None else None
         while self._current is not None and self._head is None:
             self._prepare_head()
         return None if self._head is None else self._head.timestamp
 
     def run(self, bound: int, limit: int, expired: Callable[[], bool] | None) -> int:
-        """Process up to `limit` records of the current batch, none later than `bound`; returns how many."""
+        """Process up to `limit` records of the current batch, none later than `bound`; returns how many.
+
+        Stops after a record that makes a punctuator due.
+        """
         self._cursor.partition = self.partition
         if self._source.timestamp_extractor is not None:
             return self._run_head()
@@ -140,8 +148,6 @@ class Input:
                 if timestamp > bound:
                     break
                 cursor.record = record
-                if timestamp < 0:
-                    raise self._invalid_timestamp(record)
                 try:
                     key = record.key
                     if key is not None:
@@ -150,14 +156,18 @@ class Input:
                     if value is not None:
                         value = decode_value(value)
                 except Exception as error:
-                    raise self._undecodable(record, error) from error
+                    self._skip(record, error)
+                    index += 1
+                    continue
+                if timestamp < 0:
+                    raise self._invalid_timestamp(record)
                 if timestamp > partition_time:
                     partition_time = timestamp
                     if timestamp > cursor.stream_time:
                         cursor.stream_time = timestamp
                 forward(key, value, timestamp, record.headers)
                 index += 1
-                if expired is not None and expired():
+                if cursor.stream_time >= cursor.punctuation_due_ms or (expired is not None and expired()):
                     break
         finally:
             self.partition_time = partition_time
@@ -182,15 +192,47 @@ class Input:
         record = self._records[self._index]
         self._cursor.partition, self._cursor.record = self.partition, record
         try:
-            key = None if record.key is None else self._source.key.decode(record.key)
-            value = None if record.value is None else self._source.value.decode(record.value)
+            key, value = self._decoded(record)
         except Exception as error:
-            raise self._undecodable(record, error) from error
+            self._skip(record, error)
+            self._pass_head()
+            return
         timestamp = self._extract(record, key, value)
         if timestamp >= 0:
             self._head = _Head(key, value, timestamp)
             return
         self._cursor.dropped += 1
+        self._pass_head()
+
+    def _skip_undecodable_heads(self) -> None:
+        """The time of a record that will be skipped must not decide which input goes first."""
+        while self._current is not None and not self._head_decoded:
+            record = self._records[self._index]
+            try:
+                self._decoded(record)
+                self._head_decoded = True
+            except Exception as error:
+                self._skip(record, error)
+                self._pass_head()
+
+    def _decoded(self, record: FetchedRecord) -> tuple[Any, Any]:
+        key = None if record.key is None else self._source.key.decode(record.key)
+        value = None if record.value is None else self._source.value.decode(record.value)
+        return key, value
+
+    def _skip(self, record: FetchedRecord, error: Exception) -> None:
+        """Have a record skipped that cannot be decoded, if that is the policy.
+
+        Raises:
+            SerializationError: it is not.
+        """
+        failure = self._undecodable(record, error)
+        failure.__cause__ = error
+        if self._source.skip is None:
+            raise failure
+        self._source.skip(self.partition, record, failure)
+
+    def _pass_head(self) -> None:
         self._cursor.records_in += 1
         self._advance_to(self._index + 1)
 
@@ -211,6 +253,7 @@ class Input:
         if index == self._index:
             return
         self._head = None
+        self._head_decoded = False
         self._index = index
         if index < len(self._records):
             self._position = self._records[index].offset

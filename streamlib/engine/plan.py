@@ -1,6 +1,7 @@
 """What an application consists of on a given cluster: tasks, their partitions, internal topics, changelogs.
 
-task        subtopology x partition: as many as the largest topic that the subtopology reads
+task        subtopology x partition: as many as the largest topic that the subtopology reads; none of one that fills
+            global stores, whose topics every worker reads whole
 internal    topics are called <application id>-<name>; repartition topics carry records from task to task,
 topics      changelogs keep the stores
 partitions  of a repartition topic: as said; else as its co-partitioned topics have; else as the largest topic
@@ -10,13 +11,23 @@ partitions  of a repartition topic: as said; else as its co-partitioned topics h
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 
+import msgspec
+
 from streamlib.errors import TopologyError
+from streamlib.policies import ErrorPolicies
 from streamlib.records import TaskId, TopicPartition
 from streamlib.topology.nodes import Node, OffsetReset, ProcessorNode, SinkNode, SourceNode, StoreSpec
 from streamlib.topology.topology import Topology
+
+_INTERNAL_TOPICS = (
+    r".+-(changelog|repartition)|.+-subscription-(registration|response)-topic|"
+    r"KTABLE-FK-JOIN-SUBSCRIPTION-(REGISTRATION|RESPONSE)-\d+-topic"
+)
+"""What comes after the application id in the names of internal topics, those of older topologies among them."""
 
 
 def source_topics(topology: Topology) -> tuple[str, ...]:
@@ -31,12 +42,33 @@ def source_topics(topology: Topology) -> tuple[str, ...]:
     return tuple(dict.fromkeys(topics))
 
 
+def source_patterns(topology: Topology) -> tuple[str, ...]:
+    """The patterns that name topics to read. `make_plan` reads those of the topics it is told of that match."""
+    nodes = topology.nodes.values()
+    return tuple(node.pattern for node in nodes if isinstance(node, SourceNode) and node.pattern is not None)
+
+
+def matches(pattern: str, topic: str) -> bool:
+    """Whether a pattern takes a topic in: all of its name has to match, and it is none of Kafka's own."""
+    return not topic.startswith("__") and re.fullmatch(pattern, topic) is not None
+
+
 def sink_topics(topology: Topology) -> tuple[str, ...]:
     """The topics by name that the topology writes to, without its own. `make_plan` takes their partition counts too;
     records for a topic whose count it was not given wait until the task learns it."""
     topics = (node.topic for node in topology.nodes.values() if isinstance(node, SinkNode))
     names = (topic for topic in topics if isinstance(topic, str) and topic not in topology.repartition_topics)
     return tuple(dict.fromkeys(names))
+
+
+def dead_letter_topics(topology: Topology, policies: ErrorPolicies) -> set[str]:
+    """The topics that records may go to that fail.
+
+    Raises:
+        ConfigError: a dead letter has nowhere to go.
+    """
+    nodes = topology.nodes.values()
+    return policies.dead_letter_topics(node.on_deserialization_error for node in nodes if isinstance(node, SourceNode))
 
 
 def make_plan(topology: Topology, application_id: str, partition_counts: Mapping[str, int]) -> Plan:
@@ -51,7 +83,7 @@ def make_plan(topology: Topology, application_id: str, partition_counts: Mapping
             "starts, with the partitions they should keep"
         )
     plan = Plan(topology, application_id, partition_counts)
-    for group in topology.copartition_groups:
+    for group in plan.copartition_groups:
         _check_copartitioned(group, plan)
     return plan
 
@@ -60,12 +92,15 @@ class Plan:
     """See the module. Everything is derived when it is first asked for, and does not change."""
 
     def __init__(self, topology: Topology, application_id: str, partition_counts: Mapping[str, int]) -> None:
-        self.topology = topology
+        self.topology = topology = topology.checked()
         self.application_id = application_id
+        nodes = _with_matching_topics(topology, application_id, partition_counts)
+        self.copartition_groups = _named_groups(topology.copartition_groups, nodes)
         self.subtopologies: tuple[Mapping[str, Node], ...] = tuple(
-            {name: topology.nodes[name] for name in each.nodes} for each in topology.subtopologies()
+            {name: nodes[name] for name in each.nodes} for each in topology.subtopologies()
         )
-        counts = _Counts(topology, self.subtopologies, partition_counts)
+        self._global = frozenset(each.id for each in topology.subtopologies() if each.is_global)
+        counts = _Counts(topology, self.copartition_groups, self.subtopologies, partition_counts)
         self.partition_counts: dict[str, int] = {
             **partition_counts,
             **{self.full_name(topic): counts.of(topic) for topic in topology.repartition_topics},
@@ -81,14 +116,42 @@ class Plan:
         """All tasks, in order."""
         return tuple(
             TaskId(number, partition)
-            for number, nodes in enumerate(self.subtopologies)
+            for number, nodes in self._with_tasks
             for partition in range(self._task_count(nodes))
         )
 
     @cached_property
     def topics(self) -> frozenset[str]:
-        """All topics that are read, by full name."""
-        return frozenset(topic for nodes in self.subtopologies for topic in self._topics_of(nodes))
+        """All topics that tasks read, by full name."""
+        return frozenset(topic for _, nodes in self._with_tasks for topic in self._topics_of(nodes))
+
+    @cached_property
+    def global_nodes(self) -> Mapping[str, Node]:
+        """The nodes that fill global stores, in the order they were added."""
+        return {name: node for number in sorted(self._global) for name, node in self.subtopologies[number].items()}
+
+    @cached_property
+    def global_stores(self) -> tuple[StoreSpec, ...]:
+        """Stores that every worker has a whole copy of."""
+        return self._stores_of(self.global_nodes)
+
+    @cached_property
+    def global_inputs(self) -> tuple[TopicPartition, ...]:
+        """What every worker reads whole, for its global stores."""
+        return tuple(
+            TopicPartition(topic, partition)
+            for topic in _source_topics_of(self.global_nodes)
+            for partition in range(self.partition_counts[topic])
+        )
+
+    @property
+    def has_patterns(self) -> bool:
+        """Whether some topics are found by a pattern, so that there may be others at another time."""
+        return bool(source_patterns(self.topology))
+
+    @property
+    def _with_tasks(self) -> list[tuple[int, Mapping[str, Node]]]:
+        return [(number, nodes) for number, nodes in enumerate(self.subtopologies) if number not in self._global]
 
     @cached_property
     def repartition_topics(self) -> dict[str, int]:
@@ -157,14 +220,15 @@ class Plan:
     def _offset_resets(self) -> dict[str, OffsetReset]:
         return {
             self.full_name(topic): node.offset_reset
-            for node in self.topology.nodes.values()
+            for nodes in self.subtopologies
+            for node in nodes.values()
             if isinstance(node, SourceNode) and node.offset_reset is not None
             for topic in node.topics
         }
 
     @cached_property
     def _subtopology_of(self) -> dict[str, int]:
-        return {topic: number for number, nodes in enumerate(self.subtopologies) for topic in self._topics_of(nodes)}
+        return {topic: number for number, nodes in self._with_tasks for topic in self._topics_of(nodes)}
 
     def _topics_of(self, nodes: Mapping[str, Node]) -> tuple[str, ...]:
         return tuple(dict.fromkeys(map(self.full_name, _source_topics_of(nodes))))
@@ -182,11 +246,39 @@ class Plan:
         return f"{self.application_id}-{spec.changelog_topic}"
 
 
+def _with_matching_topics(
+    topology: Topology, application_id: str, partition_counts: Mapping[str, int]
+) -> dict[str, Node]:
+    """The nodes, with the topics in place of the patterns. What another source reads by name stays with it."""
+    named = set(source_topics(topology))
+    internal = re.compile(f"{re.escape(application_id)}-({_INTERNAL_TOPICS})")
+    others = [topic for topic in sorted(partition_counts) if topic not in named and not internal.fullmatch(topic)]
+
+    def resolved(node: Node) -> Node:
+        if not isinstance(node, SourceNode) or node.pattern is None:
+            return node
+        pattern = node.pattern
+        return msgspec.structs.replace(node, topics=tuple(topic for topic in others if matches(pattern, topic)))
+
+    return {name: resolved(node) for name, node in topology.nodes.items()}
+
+
+def _named_groups(groups: Iterable[frozenset[str]], nodes: Mapping[str, Node]) -> list[frozenset[str]]:
+    """Co-partitioned topics, with those that a pattern stands for in its place."""
+    sources = [node for node in nodes.values() if isinstance(node, SourceNode)]
+    matching = {node.pattern: node.topics for node in sources if node.pattern is not None}
+    return [frozenset(topic for each in group for topic in matching.get(each, (each,))) for group in groups]
+
+
 class _Counts:
     """Partition counts of repartition topics, by the names the topology uses."""
 
     def __init__(
-        self, topology: Topology, subtopologies: Iterable[Mapping[str, Node]], known: Mapping[str, int]
+        self,
+        topology: Topology,
+        copartition_groups: Iterable[frozenset[str]],
+        subtopologies: Iterable[Mapping[str, Node]],
+        known: Mapping[str, int],
     ) -> None:
         self._topology = topology
         self._subtopologies = tuple(subtopologies)
@@ -194,7 +286,7 @@ class _Counts:
             **known,
             **{t.name: t.partitions for t in topology.repartition_topics.values() if t.partitions is not None},
         }
-        self._groups = _merged(topology.copartition_groups)
+        self._groups = _merged(copartition_groups)
         self._under_way: list[str] = []
 
     def of(self, topic: str) -> int:
@@ -268,7 +360,7 @@ def _check_copartitioned(group: Iterable[str], plan: Plan) -> None:
 def _describe(node: Node) -> str:
     match node:
         case SourceNode():
-            return f"source {node.name} {' '.join(node.topics)}"
+            return f"source {node.name} {node.pattern or ' '.join(node.topics)}"
         case ProcessorNode():
             kind = type(node.operator).__name__
             return f"processor {node.name} {kind} < {' '.join(node.parents)} | {' '.join(node.stores)}"

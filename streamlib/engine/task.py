@@ -1,7 +1,7 @@
 """A task: one partition's share of a subtopology, as a value machine.
 
     batches --enqueue--> inputs --process--> compiled nodes --> outbox  --take_outputs-->      to topics
-                                                            --> overlays --changelog_records--> to changelogs
+                         clock --punctuate-->               --> overlays --changelog_records--> to changelogs
 
     created --start--> running --changelog_records--> committing --commit--> running
        ^  restore         |                               |
@@ -15,23 +15,29 @@ processed: it would reach the stores without having been in the transaction. Aft
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from enum import Enum
 from functools import partial
 
-from streamlib.engine.compile import Compiler, table_getter
+from streamlib.engine.compile import Compiler
 from streamlib.engine.context import OpenProcessor, TaskFacts
-from streamlib.engine.cursor import NO_TIME, Cursor, StreamTime
-from streamlib.engine.inputs import END_OF_TIME, CompiledSource, Input, decode_metadata
-from streamlib.engine.operators.site import OpenStore, ValueGetter, Work
-from streamlib.engine.operators.table import value_getter
+from streamlib.engine.cursor import END_OF_TIME, NO_TIME, Cursor, StreamTime
+from streamlib.engine.error_handling import ErrorHandling
+from streamlib.engine.inputs import CompiledSource, Input, decode_metadata
+from streamlib.engine.operators.lookup import table_rows
+from streamlib.engine.operators.site import OpenStore, TableRows, Work
 from streamlib.engine.outbox import Outbox
 from streamlib.engine.plan import Plan
+from streamlib.engine.punctuation import Punctuation
+from streamlib.engine.record_cache import CacheBudget, RecordCache
 from streamlib.errors import ProcessingError, StateStoreError, StreamsError
+from streamlib.policies import ErrorPolicies
 from streamlib.records import FetchedBatch, OffsetAndMetadata, OutRecord, TaskId, TopicPartition
 from streamlib.state.backend import Backend
-from streamlib.state.overlay import DEFAULT_MAX_VALUE_BYTES, Overlay
-from streamlib.state.stores import open_rows, restored_rows
+from streamlib.state.overlay import DEFAULT_MAX_VALUE_BYTES
+from streamlib.state.segments import Segments
+from streamlib.state.stores import open_overlay, open_rows, restored_rows
 from streamlib.topology.nodes import StoreSpec
 
 log = logging.getLogger(__name__)
@@ -65,6 +71,9 @@ class Task:
         max_task_idle_ms: how long to wait for an empty input while others have records (KIP-353, KIP-695): 0 waits
             only for partitions known to have more, -1 never waits.
         max_value_bytes: the largest row a store takes.
+        global_stores: those of the worker, to read.
+        cache_budget: what the record caches of the worker's tasks may hold; None: there are none.
+        policies: what becomes of records that fail; they stop the task if not given.
     """
 
     def __init__(
@@ -76,6 +85,9 @@ class Task:
         now_ms: Callable[[], int],
         max_task_idle_ms: int = 0,
         max_value_bytes: int = DEFAULT_MAX_VALUE_BYTES,
+        global_stores: Mapping[str, OpenStore] | None = None,
+        cache_budget: CacheBudget | None = None,
+        policies: ErrorPolicies | None = None,
     ) -> None:
         self.id = task_id
         self.inputs = plan.inputs(task_id)
@@ -88,17 +100,25 @@ class Task:
         self._phase = Phase.CREATED
         self._specs = {spec.name: spec for spec in plan.stores(task_id)}
         self._max_value_bytes = max_value_bytes
+        self._global_stores = global_stores or {}
+        self._cache_budget = cache_budget if cache_budget is not None and cache_budget.max_bytes > 0 else None
+        self._policies = policies or ErrorPolicies()
         self._changelog_of = {store: partition for partition, store in self.changelogs.items()}
         self._store_positions = backend.positions()
         self._learnt_partitions: dict[str, int] = {}
         # What `start` makes anew:
         self._cursor = Cursor()
+        self._punctuation = Punctuation(self._cursor, now_ms)
         self._outbox = Outbox({})
+        self._errors = ErrorHandling(self._policies, task_id, self._cursor, self._outbox, now_ms)
         self._stores: dict[str, OpenStore] = {}
         self._stream_times: dict[str, StreamTime] = {}
         self._processors: list[OpenProcessor] = []
+        self._caches: dict[str, RecordCache] = {}  # by store, the last table first
         self._queues: dict[TopicPartition, Input] = {}
         self._offered: dict[TopicPartition, OffsetAndMetadata] = {}  # by the last call of `offsets`
+        self._committed_times: dict[str, int] = {}  # `_stream_times` as committed
+        self._committed_records_out = 0  # `records_out` at the last commit
 
     # -- Before it runs ----------------------------------------------------------------------------------------------
 
@@ -133,10 +153,14 @@ class Task:
         """
         assert self._phase is Phase.CREATED, f"task {self.id}: start while {self._phase.value}"
         self._cursor = Cursor()
+        self._cursor.stream_time = _partition_time(committed)
+        self._outbox = Outbox({**self._plan.partition_counts, **self._learnt_partitions})
+        self._errors = ErrorHandling(self._policies, self.id, self._cursor, self._outbox, self._now_ms)
+        self._punctuation = Punctuation(self._cursor, self._now_ms, self._errors.skip_failed)
         self._stores = {name: self._open(spec) for name, spec in self._specs.items()}
         self._stream_times = _stream_times(committed)
-        self._outbox = Outbox({**self._plan.partition_counts, **self._learnt_partitions})
-        self._processors = []
+        self._committed_times, self._committed_records_out = self._times(), 0
+        self._processors, self._caches = [], {}
         sources = self._compile()
         self._queues = {
             partition: Input(
@@ -151,32 +175,40 @@ class Task:
             if position > 0 and partition not in committed:
                 # To be committed even if nothing comes: after a crash, "latest" would be further on.
                 self._queues[partition].committed = NOTHING_COMMITTED
-        self._cursor.stream_time = max((each.partition_time for each in self._queues.values()), default=NO_TIME)
         self._phase = Phase.FAILED  # unless all of them come up
         for processor in self._processors:
             processor.init()
+        self._punctuation.started()
         self._phase = Phase.RUNNING
 
     def _open(self, spec: StoreSpec) -> OpenStore:
-        overlay = Overlay(spec.name, self.backend, self._max_value_bytes)
-        return OpenStore(spec, overlay, open_rows(spec, overlay))
+        overlay = open_overlay(spec, self.backend, self._max_value_bytes, self._cursor)
+        rows = open_rows(spec, overlay)
+        if self._cache_budget is not None and spec.cached and isinstance(rows, Segments):
+            rows.keep_forgotten(self._cache_budget.max_bytes)
+        return OpenStore(spec, overlay, rows)
 
     def _compile(self) -> dict[str, CompiledSource]:
         nodes = self._plan.nodes(self.id)
 
-        def stored(store: str) -> ValueGetter:
-            return value_getter(self._stores[store])
+        def getter(table: str) -> TableRows:
+            return table_rows(nodes, work, table)
 
         work = Work(
             self._cursor,
             self._outbox,
             self._stores,
-            lambda table: table_getter(nodes, stored, table),
+            getter,
             TaskFacts(self._plan.application_id, self.id, self._now_ms),
             self._processors,
             self._stream_times,
+            self._global_stores,
+            self._punctuation,
+            self._caches,
+            self._cache_budget,
+            self._behind,
         )
-        sources = Compiler(nodes, self._plan.full_name, work).compile()
+        sources = Compiler(nodes, self._plan.full_name, work, self._errors).compile()
         self._processors.reverse()  # nodes are compiled from the last to the first
         return sources
 
@@ -203,9 +235,11 @@ class Task:
             return True  # the time of a record cannot be had; `process` says why
 
     def process(self, max_records: int, expired: Callable[[], bool] | None = None) -> int:
-        """Process up to `max_records`, always from the input whose next record is the oldest; returns how many.
+        """Process up to `max_records`, always from the input whose next record is the oldest; returns how many,
+        with those that were dropped.
 
-        Each goes through all nodes before the next. `expired` is asked after each record and ends the slice.
+        Each goes through all nodes before the next, and then through the punctuators of stream time it made due.
+        `expired` is asked after each record and ends the slice.
 
         Raises:
             SerializationError: a record cannot be decoded, or a result cannot be encoded.
@@ -213,19 +247,47 @@ class Task:
             After an error the task can only be rolled back; the record stays unprocessed.
         """
         assert self._phase is Phase.RUNNING, f"task {self.id}: process while {self._phase.value}"
-        done = 0
-        try:
-            while done < max_records and (chosen := self._next(None)) is not None:
+        before = self._cursor.records_in
+        with self._failing_for_good():
+            while (left := max_records + before - self._cursor.records_in) > 0 and (chosen := self._next(None)):
                 queue, bound = chosen
-                done += queue.run(bound, max_records - done, expired)
+                queue.run(bound, left, expired)
+                self._punctuate_stream_time()
                 if expired is not None and expired():
                     break
+        return self._cursor.records_in - before
+
+    def punctuate(self, now_ms: int) -> int:
+        """Call the punctuators that the wall clock has made due, each once; returns how many there were.
+
+        Raises:
+            ProcessingError: one raised. The task can only be rolled back.
+        """
+        assert self._phase is Phase.RUNNING, f"task {self.id}: punctuate while {self._phase.value}"
+        with self._failing_for_good():
+            called = self._punctuation.advance_wall_clock(now_ms)
+            return called + self._punctuate_stream_time()
+
+    @property
+    def next_punctuation_ms(self) -> int | None:
+        """When `punctuate` will have something to do, by the wall clock; None if nothing is scheduled."""
+        return self._punctuation.wall_clock_due_ms
+
+    def _punctuate_stream_time(self) -> int:
+        if self._cursor.stream_time < self._cursor.punctuation_due_ms:
+            return 0
+        return self._punctuation.advance_stream_time()
+
+    @contextmanager
+    def _failing_for_good(self) -> Iterator[None]:
+        """After an error there is no going on; it is told its place."""
+        try:
+            yield
         except BaseException as error:
             self._phase = Phase.FAILED
             if isinstance(error, StreamsError):
                 self._locate(error)
             raise
-        return done
 
     def _next(self, now_ms: int | None) -> tuple[Input, int] | None:
         """The input to process from, and the timestamp up to which it stays the one; None if there is nothing to do
@@ -276,6 +338,13 @@ class Task:
         if isinstance(error, ProcessingError):
             error.topic, error.partition, error.offset = *partition, record.offset
 
+    def _behind(self) -> bool:
+        """Whether records are known to wait, here or at the broker."""
+        return any(
+            queue.buffered_bytes > 0 or (queue.end_offset is not None and not queue.caught_up)
+            for queue in self._queues.values()
+        )
+
     @property
     def head_timestamp(self) -> int | None:
         """The time of the oldest record that waits; None if none does."""
@@ -292,6 +361,18 @@ class Task:
         return self._queues[partition].buffered_bytes
 
     # -- Results out -------------------------------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Let go on what record caches hold back, each table before those below it. To be called before the outputs of
+        a commit are taken.
+
+        Raises:
+            StreamsError: as `process`. The task can only be rolled back.
+        """
+        assert self._phase is Phase.RUNNING, f"task {self.id}: flush while {self._phase.value}"
+        with self._failing_for_good():
+            for cache in reversed(self._caches.values()):
+                cache.flush()
 
     def take_outputs(self) -> dict[TopicPartition, list[OutRecord]]:
         """The records written to topics since the last call."""
@@ -310,27 +391,36 @@ class Task:
         """The first half of a commit: the stores' changes, one record for each key that changed."""
         assert self._phase in (Phase.RUNNING, Phase.COMMITTING), f"task {self.id}: commit while {self._phase.value}"
         assert self._outbox.empty, f"task {self.id}: outputs have to be taken before a commit"
+        flushed = all(cache.empty for cache in self._caches.values())
+        assert flushed, f"task {self.id}: caches have to be flushed before a commit"
         self._phase = Phase.COMMITTING
-        return {
-            partition: self._stores[store].rows.changelog_records()
-            for partition, store in self.changelogs.items()
-            if self._stores[store].overlay.changes
+        # Stores without a changelog are asked, too: they may put rows of their own.
+        changed = {
+            name: store.rows.changelog_records() for name, store in self._stores.items() if store.overlay.changes
         }
+        return {partition: changed[store] for partition, store in self.changelogs.items() if store in changed}
 
     def positions(self) -> dict[TopicPartition, int]:
         """The offset of the next record to process, for each input."""
         return {partition: queue.position for partition, queue in self._queues.items()}
 
     def offsets(self) -> dict[TopicPartition, OffsetAndMetadata]:
-        """Positions that moved since the last commit, past dropped records and control markers too."""
+        """Positions that moved since the last commit, past dropped records and control markers too.
+
+        If none did, but a punctuator has changed something, one position as it is: without offsets nobody would refuse
+        what a zombie's punctuators write.
+        """
         assert self._phase is not Phase.FAILED, f"task {self.id}: a failed task commits nothing"
-        times = {node: time.ms for node, time in self._stream_times.items() if time.ms != NO_TIME}
-        self._offered = {
-            partition: queue.offset_to_commit(times)
-            for partition, queue in self._queues.items()
-            if queue.position != queue.committed
-        }
+        times = self._times()
+        moved = [queue for queue in self._queues.values() if queue.position != queue.committed]
+        if not moved and self._changed_by_itself:
+            moved = [next(iter(self._queues.values()))]
+        self._offered = {queue.partition: queue.offset_to_commit(times) for queue in moved}
         return dict(self._offered)
+
+    def _times(self) -> dict[str, int]:
+        """The stream times of operators that have one."""
+        return {node: time.ms for node, time in self._stream_times.items() if time.ms != NO_TIME}
 
     def commit(self, positions: Mapping[TopicPartition, int]) -> None:
         """The second half: the transaction is committed. The stores are written, with the positions of their
@@ -356,6 +446,8 @@ class Task:
         for partition, offered in self._offered.items():
             self._queues[partition].committed = offered.offset
         self._offered = {}
+        self._committed_times, self._committed_records_out = self._times(), self._outbox.records_out
+        self._cursor.commit_requested = False
         self._phase = Phase.RUNNING
 
     @property
@@ -366,10 +458,21 @@ class Task:
     @property
     def dirty(self) -> bool:
         """Whether a commit would have something to say."""
+        return any(queue.position != queue.committed for queue in self._queues.values()) or self._changed_by_itself
+
+    @property
+    def commit_requested(self) -> bool:
+        """Whether a processor has asked for what it did to be committed soon."""
+        return self._cursor.commit_requested and self.dirty
+
+    @property
+    def _changed_by_itself(self) -> bool:
+        """Whether there are results since the last commit, taken or not, whatever they come from."""
         return (
-            any(queue.position != queue.committed for queue in self._queues.values())
-            or any(store.overlay.changes for store in self._stores.values())
+            any(store.overlay.changes for store in self._stores.values())
             or not self._outbox.empty
+            or self._outbox.records_out != self._committed_records_out
+            or self._times() != self._committed_times
         )
 
     # -- Ways back ---------------------------------------------------------------------------------------------------
@@ -377,10 +480,14 @@ class Task:
     def rollback(self) -> None:
         """Drop everything uncommitted and everything buffered. The task has to be started again."""
         assert self._phase is not Phase.CLOSED, f"task {self.id}: rollback after close"
+        self._drop_caches()
         self._stores = {}
         self._outbox = Outbox({})
         self._queues = {}
         self._offered = {}
+        self._stream_times = {}
+        self._committed_times, self._committed_records_out = {}, 0
+        self._punctuation = Punctuation(self._cursor, self._now_ms)
         self._phase = Phase.CREATED
         processors, self._processors = self._processors, []
         try:
@@ -398,6 +505,7 @@ class Task:
         if self._phase is Phase.CLOSED:
             return
         self._phase = Phase.CLOSED
+        self._drop_caches()
         processors, self._processors = self._processors, []
         try:
             _close_all(processors)
@@ -406,6 +514,11 @@ class Task:
             self._outbox = Outbox({})
             self._stores = {}
             self.backend.close()
+
+    def _drop_caches(self) -> None:
+        caches, self._caches = self._caches, {}
+        for cache in caches.values():
+            cache.drop()
 
     # -- Counters ----------------------------------------------------------------------------------------------------
 
@@ -432,6 +545,11 @@ class Task:
     def store(self, name: str) -> OpenStore:
         """A store with its uncommitted changes, for a test driver to look into."""
         return self._stores[name]
+
+
+def _partition_time(committed: Mapping[TopicPartition, OffsetAndMetadata]) -> int:
+    """The task's stream time as it was committed: the highest of its inputs'."""
+    return max((decode_metadata(at.metadata).partition_time for at in committed.values()), default=NO_TIME)
 
 
 def _stream_times(committed: Mapping[TopicPartition, OffsetAndMetadata]) -> dict[str, StreamTime]:

@@ -67,6 +67,10 @@ class KafkaAdmin:
         """The number of partitions of each topic that exists; topics that do not exist are left out."""
         return await self._client.partition_counts(topics)
 
+    async def topics(self) -> dict[str, int]:
+        """The number of partitions of every topic that may be seen."""
+        return await self._client.topics()
+
     async def ensure_topics(self, topics: Iterable[TopicSpec]) -> None:
         """Create those that are missing, check those that exist, and wait until all have leaders.
 

@@ -284,6 +284,10 @@ class KafkaClient:
             await asyncio.sleep(self._backoff_s(answers, quick=False))
         raise AssertionError("unreachable")
 
+    async def topics(self) -> dict[str, int]:
+        """The number of partitions of every topic that may be seen, asked afresh."""
+        return await self.retrying(lambda: self._ask_counts(None))
+
     async def _exchange(
         self,
         api: str,
@@ -366,9 +370,10 @@ class KafkaClient:
         check_code(found.error_code, "FindCoordinator", where, found.error_message)
         return int(found.node_id)
 
-    async def _ask_metadata(self, topics: Iterable[str]) -> Response:
-        """Ask one broker after the other, at last those the user named, until one answers."""
-        body = {"topics": [{"name": topic} for topic in sorted(topics)], "allow_auto_topic_creation": False}
+    async def _ask_metadata(self, topics: Iterable[str] | None) -> Response:
+        """Ask one broker after the other, at last those the user named, until one answers. None: about all topics."""
+        named = None if topics is None else [{"name": topic} for topic in sorted(topics)]
+        body = {"topics": named, "allow_auto_topic_creation": False}
         nodes = random.sample(list(self._view.brokers), len(self._view.brokers)) + list(self._view.bootstrap)
         failures: dict[str, str] = {}
         for node in nodes:
@@ -396,7 +401,7 @@ class KafkaClient:
             self._pool.drop(node, "default")
             raise ConnectionFailedError(api, "", f"no answer within {timeout_s:g} s") from error
 
-    async def _ask_counts(self, topics: list[str]) -> dict[str, int]:
+    async def _ask_counts(self, topics: list[str] | None) -> dict[str, int]:
         metadata = await self._ask_metadata(topics)
         known = {}
         for topic in metadata.topics:

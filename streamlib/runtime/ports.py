@@ -224,6 +224,10 @@ class StateDirectory(Protocol):
         """
         ...
 
+    def open_global(self, stores: Sequence[StoreSpec]) -> Backend:
+        """Open (or create) this worker's global stores."""
+        ...
+
     def stored_tasks(self) -> frozenset[TaskId]:
         """Tasks that have stores on this disk, whoever holds them."""
         ...
@@ -242,6 +246,10 @@ class Admin(Protocol):
 
     async def partition_counts(self, topics: Iterable[str]) -> dict[str, int]:
         """The number of partitions of each topic that exists; topics that do not exist are left out."""
+        ...
+
+    async def topics(self) -> dict[str, int]:
+        """The number of partitions of every topic that may be seen."""
         ...
 
     async def ensure_topics(self, topics: Iterable[TopicSpec]) -> None:

@@ -5,6 +5,7 @@ Everything that changes a task happens in one loop, in this order, so that no lo
     membership event   close what was revoked (after a commit), take on what was assigned
     restored tasks     start
     fetched batches    into the tasks
+    punctuators        that the clock has made due, each once
     a slice of work    oldest record first, at most `SLICE_MS`
     commit             when nothing is left to do (latency), or by interval or bytes (throughput)
     outputs            else to the producer, inside the open transaction
@@ -25,16 +26,19 @@ import anyio.lowlevel
 import msgspec
 
 from streamlib.config import StreamsConfig
+from streamlib.engine.cursor import END_OF_TIME
 from streamlib.engine.plan import Plan
 from streamlib.engine.task import Task
 from streamlib.errors import ErrorCode, KafkaError, StreamsError, TaskMigratedError, TopologyError
 from streamlib.records import TaskId, TopicPartition
 from streamlib.runtime.failures import Action, decide
+from streamlib.runtime.global_stores import GlobalStores
 from streamlib.runtime.membership import Assigned, Lost, Membership
 from streamlib.runtime.ports import Admin, Clock, Fetcher
 from streamlib.runtime.purge import Purger
 from streamlib.runtime.restore import Restorer
 from streamlib.runtime.tasks import TaskSet
+from streamlib.runtime.topic_watch import TopicWatch
 from streamlib.runtime.transaction import Committer
 from streamlib.runtime.wakeup import Wakeup
 
@@ -77,7 +81,9 @@ class WorkerParts(msgspec.Struct, frozen=True):
     restorer: Restorer
     tasks: TaskSet
     purger: Purger
+    topic_watch: TopicWatch
     wakeup: Wakeup
+    global_stores: GlobalStores | None = None
 
 
 class Worker:
@@ -94,6 +100,8 @@ class Worker:
         self._restorer = parts.restorer
         self._tasks = parts.tasks
         self._purger = parts.purger
+        self._topic_watch = parts.topic_watch
+        self._global_stores = parts.global_stores
         self._wakeup = parts.wakeup
         self._room = Wakeup()  # set when the loop has taken what the fetcher had
         self._children: anyio.abc.TaskGroup | None = None
@@ -104,9 +112,14 @@ class Worker:
         self._opened_ms = 0.0  # when the first uncommitted record was processed
         self._slowest_ms = 0.0  # the longest slice since the last commit
         self._losses = 0  # of the membership since the last commit
-        self._owed_records = 0  # processed since the last commit
+        self._owed = 0  # records processed and punctuators called since the last commit
         self._backoff_ms = FIRST_BACKOFF_MS
         self._counts = dict.fromkeys(("records_in", "records_out", "restored", "commits", "redone"), 0)
+
+    @property
+    def outdated(self) -> bool:
+        """Whether it stopped because patterns match other topics by now, so that another plan is needed."""
+        return self._topic_watch.outdated
 
     @property
     def running(self) -> bool:
@@ -145,6 +158,8 @@ class Worker:
             TaskMigratedError: user functions take longer than the session, again and again.
         """
         try:
+            if self._global_stores is not None:
+                await self._global_stores.bootstrap(lambda: not self._stopping)
             await self._committer.init()
             await self._run_with_children()
         finally:
@@ -161,6 +176,10 @@ class Worker:
             children.start_soon(self._child, self._restorer.run)
             children.start_soon(self._child, self._watch_fetcher)
             children.start_soon(self._child, self._purger.run)
+            if self._plan.has_patterns:
+                children.start_soon(self._child, self._topic_watch.run)
+            if self._global_stores is not None:
+                children.start_soon(self._child, self._global_stores.run)
             try:
                 await self._loop()
             except StreamsError as error:
@@ -179,7 +198,7 @@ class Worker:
                 log.warning("could not leave the group, the others wait for the session to expire: %s", error)
 
     async def _loop(self) -> None:
-        while not self._stopping:
+        while not self._stopping and not self._topic_watch.outdated:
             try:
                 await self._turn()
             except KafkaError as error:
@@ -213,6 +232,8 @@ class Worker:
     async def _follow_membership(self) -> None:
         match self._membership.take_event():
             case Assigned(partitions):
+                if self._plan.has_patterns and self._topic_watch.assigned({p.topic for p in partitions}):
+                    return
                 self._target = self._tasks_of(partitions)
             case Lost():
                 self._target = frozenset()
@@ -240,7 +261,7 @@ class Worker:
         self._check_pace()
         await self._committer.abort()
         self._tasks.close(self._tasks.ids)
-        self._owed_records = 0
+        self._owed = 0
         await self._committer.init()
         self._lost = False
         self._membership.dropped_all()
@@ -298,10 +319,15 @@ class Worker:
         self._room.set()
 
     def _process_slice(self) -> None:
-        """Let each task that can have its turn, oldest first within a task, until the slice is over."""
+        """Let each task that can have its turn, oldest first within a task, until the slice is over.
+
+        Punctuators run before it, on time of their own: whatever they take, records get their slice, too.
+        """
         started = self._clock.monotonic_ms()
-        ends_ms = started + SLICE_MS
-        if self._owed_records:
+        now_ms = self._clock.now_ms()
+        punctuated = sum(task.punctuate(now_ms) for task in self._tasks.running.values())
+        ends_ms = self._clock.monotonic_ms() + SLICE_MS
+        if self._owed:
             ends_ms = min(ends_ms, self._opened_ms + self._config.commit_interval_ms)
 
         def expired() -> bool:
@@ -310,9 +336,9 @@ class Worker:
         processed = 0
         for task in list(self._tasks.running.values()):
             processed += task.process(SLICE_RECORDS, expired)
-        if processed and not self._owed_records:
+        if (processed or punctuated) and not self._owed:
             self._opened_ms = started
-        self._owed_records += processed
+        self._owed += processed + punctuated
         self._slowest_ms = max(self._slowest_ms, self._clock.monotonic_ms() - started)
         self._counts["records_in"] += processed
 
@@ -350,7 +376,9 @@ class Worker:
         """At once when there is nothing else to do, otherwise by interval or bytes."""
         running = self._tasks.running.values()
         age_ms = self._clock.monotonic_ms() - self._opened_ms
-        if not self._owed_records:
+        if any(task.commit_requested for task in running):
+            return True
+        if not self._owed:
             # Only positions moved (markers, dropped data): no reader waits for that.
             return age_ms >= self._config.commit_interval_ms and any(task.offsets() for task in running)
         if idle or age_ms >= self._config.commit_interval_ms:
@@ -360,20 +388,25 @@ class Worker:
     async def _commit(self) -> None:
         tasks = [task for task in self._tasks.running.values() if task.dirty]
         if tasks or self._committer.open:
+            for task in tasks:
+                task.flush()
             await self._hand_over_outputs()
             await self._committer.commit(tasks)
             self._purger.committed(tasks)
             self._slowest_ms, self._losses = 0.0, 0
             self._counts["commits"] += 1
             self._backoff_ms = FIRST_BACKOFF_MS
-        self._owed_records = 0
+        self._owed = 0
         self._opened_ms = self._clock.monotonic_ms()
         assert not any(task.dirty for task in self._tasks.running.values()), "uncommitted work after a commit"
 
     def _idle_ms(self) -> float:
+        """How long there is nothing to do, unless something happens."""
         if self._tasks.waits_for_lock:
             return LOCK_RETRY_MS
-        return self._config.commit_interval_ms
+        due = [task.next_punctuation_ms for task in self._tasks.running.values()]
+        until_due = min((ms for ms in due if ms is not None), default=END_OF_TIME) - self._clock.now_ms()
+        return max(0, min(until_due, self._config.commit_interval_ms))
 
     # --- failures -----------------------------------------------------------------------------------------------------
 
@@ -410,7 +443,7 @@ class Worker:
                 self._membership.lose(str(error))  # the loop drops the tasks when it takes the event
                 return
             tasks = self._tasks.roll_back()
-            self._owed_records = 0
+            self._owed = 0
             await self._back_off()
             await self._committer.init()
             self._open_soon(tasks)
@@ -433,3 +466,5 @@ class Worker:
                     self._tasks.close(self._tasks.ids)
                 finally:
                     await self._committer.close()  # nothing of it is tried again from here on
+                    if self._global_stores is not None:
+                        self._global_stores.close()

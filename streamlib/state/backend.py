@@ -32,7 +32,9 @@ class Backend(Protocol):
         ...
 
     def positions(self) -> dict[str, int]:
-        """For each store with a changelog: the offset in it up to which (exclusive) the content is complete."""
+        """What was written as positions: for each store with a changelog, the offset in it up to which (exclusive)
+        the content is complete. A store that is filled from several partitions has one for each, `<store>/<of what>`.
+        """
         ...
 
     def clear(self, store: str) -> None:

@@ -19,7 +19,7 @@ from streamlib.serdes import Serde
 from streamlib.state.codec import Codec, ValueAndTimestamp, pack_timestamp, prefix_end, unpack_timestamp
 from streamlib.state.overlay import Overlay
 from streamlib.state.rows import Read, RecordTime
-from streamlib.topology.nodes import StoreSpec
+from streamlib.topology.nodes import StoreSpec, TtlStoreSpec
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -35,7 +35,7 @@ class KeyValueRows:
     def changelog_records(self) -> list[OutRecord]:
         """The changes; several updates of one key have become one."""
         overlay, timestamps = self.overlay, self.overlay.timestamps
-        if self.spec.kind == "key_value":
+        if not rows_have_times(self.spec):
             return [(key, row, timestamps[key], ()) for key, row in overlay.changes.items()]
         return [
             (key, None, timestamps[key], ()) if row is None else (key, row[8:], unpack_timestamp(row)[0], ())
@@ -47,9 +47,14 @@ class KeyValueRows:
         return ()
 
 
+def rows_have_times(spec: StoreSpec) -> bool:
+    """Whether stored rows begin with their times: in timestamped stores, and where rows expire."""
+    return spec.kind == "timestamped_key_value" or isinstance(spec, TtlStoreSpec)
+
+
 def restored_key_values(spec: StoreSpec, records: Iterable[FetchedRecord], read: Read) -> dict[bytes, bytes | None]:
     """The rows that changelog records stand for."""
-    timed = spec.kind == "timestamped_key_value"
+    timed = rows_have_times(spec)
     rows: dict[bytes, bytes | None] = {}
     for record in records:
         assert record.key is not None

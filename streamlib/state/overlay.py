@@ -178,6 +178,26 @@ class Overlay:
         )
 
 
+class ReadOnlyOverlay(Overlay):
+    """Reads what is committed; a write is an error."""
+
+    __slots__ = ()
+
+    def put(self, key: bytes, row: bytes) -> None:
+        """Refused."""
+        raise self._refusal()
+
+    def delete(self, key: bytes, timestamp: int) -> None:
+        """Refused."""
+        raise self._refusal()
+
+    def _refusal(self) -> StateStoreError:
+        return StateStoreError(
+            f"store {self.store} is global: it is filled from its topic alone and can only be read here; "
+            "write to the topic instead"
+        )
+
+
 def _shortened(key: bytes) -> str:
     text = repr(key)
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -39,6 +39,9 @@ class Segments:
         self.spec = spec
         self.overlay = overlay
         self.segment_ms = segment_ms(spec)
+        self.reach_ms = spec.retention_ms - 1  # how far behind the newest time a row can be seen
+        self.unseen_ms = 0  # how much further behind it is still kept
+        self._timed = spec.kind == "timestamped_window"  # rows carry their times
         meta = overlay.get(META)
         self.observed: int = -1
         self.numbers: int = 0
@@ -46,11 +49,30 @@ class Segments:
             self.observed, self.numbers = _META.unpack(meta)
         self._stored_meta = (self.observed, self.numbers)
         self._dropped = 0  # segments before this one are gone
+        self._kept: dict[int, int] = {}  # what was put into segments, in bytes; only if it is kept for longer
+        self._max_kept_bytes: int | None = None
 
     @property
     def oldest_visible(self) -> int:
         """The earliest time whose rows can still be seen."""
-        return max(0, self.observed - self.spec.retention_ms + 1)
+        return max(0, self.observed - self.reach_ms)
+
+    def keep_forgotten(self, max_bytes: int) -> None:
+        """Let rows that are older than the retention be seen as long as all that was put since the start, by segments,
+        weighs no more than this.
+
+        In front of a window store Kafka Streams' cache does not forget what the store has forgotten.
+        """
+        self._max_kept_bytes = max_bytes
+
+    def would_be_seen(self, time: int) -> bool:
+        """Whether a row that is put now could be read afterwards."""
+        return self.reach_ms >= 0 and time >= self.observed - self.reach_ms
+
+    def observe(self, time: int) -> None:
+        """A row of this time is put."""
+        if time > self.observed:
+            self.observed = time
 
     def put(self, key: bytes, time: int, row: bytes | None, timestamp: int) -> bool:
         """Write a row under its changelog key, or delete it; False if it is too old to be kept.
@@ -62,12 +84,14 @@ class Segments:
             raise StateStoreError(f"store {self.spec.name}: a window cannot be at {time} ms, before 1970")
         if time > self.observed:
             self.observed = time
-        elif time <= self.observed - self.spec.retention_ms:
+        elif time < self.observed - self.reach_ms - self.unseen_ms:
             return False
         local = pack_time(time // self.segment_ms) + key
         overlay = self.overlay
         if row is None:
             overlay.delete(local, timestamp)
+        elif self._timed:
+            overlay.put(local, row)
         else:
             overlay.put_at(local, row, timestamp)
         if self.spec.time_ordered:
@@ -80,7 +104,7 @@ class Segments:
 
     def get(self, key: bytes, time: int) -> bytes | None:
         """The row under a changelog key, if it can be seen."""
-        if time <= self.observed - self.spec.retention_ms or time < 0:
+        if time < self.observed - self.reach_ms or time < 0:
             return None
         return self.overlay.get(pack_time(time // self.segment_ms) + key)
 
@@ -93,7 +117,7 @@ class Segments:
         """
         first = max(first_time, self.oldest_visible) // self.segment_ms
         last = min(last_time, self.observed) // self.segment_ms
-        numbers = range(first, last + 1)
+        numbers = range(first, last + 1) if self._max_kept_bytes is None else self._existing(first, last)
         for number in reversed(numbers) if reverse else numbers:
             prefix = pack_time(number)
             stop = pack_time(number + 1) if end is None else prefix + end
@@ -123,10 +147,12 @@ class Segments:
     def changelog_records(self) -> list[OutRecord]:
         """See `streamlib.state.rows.Rows`."""
         overlay = self.overlay
+        if self._max_kept_bytes is not None:
+            self._weigh()
         if (self.observed, self.numbers) != self._stored_meta:
             self._stored_meta = self.observed, self.numbers
             overlay.put(META, _META.pack(self.observed, self.numbers))
-        timestamps, timed = overlay.timestamps, self.spec.kind == "timestamped_window"
+        timestamps, timed = overlay.timestamps, self._timed
         records: list[OutRecord] = []
         for key, row in overlay.changes.items():
             if key[0] >= LOCAL:
@@ -137,9 +163,36 @@ class Segments:
                 records.append((key[8:], row, timestamps[key], ()))
         return records
 
+    def _existing(self, first: int, last: int) -> Sequence[int]:
+        """Segments between these, both inclusive; older than the retention only those that are kept, for the retention
+        bounds how many there can be."""
+        retained = max(self._first_retained(), first)
+        return [*(number for number in sorted(self._kept) if first <= number < retained), *range(retained, last + 1)]
+
+    def _first_retained(self) -> int:
+        return max(self.observed - self.spec.retention_ms + 1, 0) // self.segment_ms
+
+    def _weigh(self) -> None:
+        for key, row in self.overlay.changes.items():
+            if key[0] < LOCAL and row is not None:
+                number = unpack_time(key)[0]
+                self._kept[number] = self._kept.get(number, 0) + len(key) + len(row)
+
+    def _reach_for_kept(self, max_bytes: int) -> None:
+        """Give up the oldest segments while there is too much, and reach back to what is left."""
+        retained, total = self._first_retained(), sum(self._kept.values())
+        for number in sorted(self._kept):
+            if total <= max_bytes or number >= retained:
+                break
+            total -= self._kept.pop(number)
+        oldest = min(self._kept, default=retained) * self.segment_ms
+        self.reach_ms = max(self.spec.retention_ms - 1, self.observed - oldest)
+
     def expired(self) -> Sequence[tuple[bytes, bytes]]:
         """Whole segments that cannot be seen any more."""
-        live = self.oldest_visible // self.segment_ms
+        if self._max_kept_bytes is not None:
+            self._reach_for_kept(self._max_kept_bytes)
+        live = max(0, self.oldest_visible - self.unseen_ms) // self.segment_ms
         if live <= self._dropped:
             return ()
         self._dropped = live

@@ -6,13 +6,26 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 from streamlib.records import FetchedRecord
+from streamlib.state.backend import Backend
+from streamlib.state.buffer import BufferRows, BufferStore, restored_buffer
 from streamlib.state.key_value import KeyValueRows, KeyValueStore, TimestampedKeyValueStore, restored_key_values
+from streamlib.state.lru import LruOverlay, LruRows, restored_lru
 from streamlib.state.overlay import Overlay
 from streamlib.state.rows import Read, RecordTime, Rows
+from streamlib.state.session import SessionRows, SessionStore, restored_sessions
+from streamlib.state.ttl import StreamClock, TtlOverlay
+from streamlib.state.versioned import VersionedKeyValueStore, VersionedRows, restored_versions
 from streamlib.state.window import WindowRows, WindowStore, restored_windows
-from streamlib.topology.nodes import StoreKind, StoreSpec
+from streamlib.topology.nodes import LruStoreSpec, StoreKind, StoreSpec, TtlStoreSpec
 
-Store: TypeAlias = KeyValueStore[Any, Any] | TimestampedKeyValueStore[Any, Any] | WindowStore[Any, Any]
+Store: TypeAlias = (
+    KeyValueStore[Any, Any]
+    | TimestampedKeyValueStore[Any, Any]
+    | WindowStore[Any, Any]
+    | SessionStore[Any, Any]
+    | VersionedKeyValueStore[Any, Any]
+    | BufferStore[Any, Any]
+)
 
 
 class Kind(NamedTuple):
@@ -28,19 +41,41 @@ KINDS: Mapping[StoreKind, Kind] = {
     "timestamped_key_value": Kind(KeyValueRows, TimestampedKeyValueStore, restored_key_values),
     "window": Kind(WindowRows, WindowStore, restored_windows),
     "timestamped_window": Kind(WindowRows, WindowStore, restored_windows),
+    "session": Kind(SessionRows, SessionStore, restored_sessions),
+    "versioned": Kind(VersionedRows, VersionedKeyValueStore, restored_versions),
+    "buffer": Kind(BufferRows, BufferStore, restored_buffer),
 }
+
+
+LRU = Kind(LruRows, KeyValueStore, restored_lru)
+TIMESTAMPED_LRU = Kind(LruRows, TimestampedKeyValueStore, restored_lru)
+
+
+def open_overlay(spec: StoreSpec, backend: Backend, max_value_bytes: int, clock: StreamClock) -> Overlay:
+    """The uncommitted writes of a store that is being opened. The clock is for rows that expire."""
+    if isinstance(spec, LruStoreSpec):
+        return LruOverlay(spec, backend, max_value_bytes)
+    if isinstance(spec, TtlStoreSpec):
+        return TtlOverlay(spec, backend, max_value_bytes, clock)
+    return Overlay(spec.name, backend, max_value_bytes)
 
 
 def open_rows(spec: StoreSpec, overlay: Overlay) -> Rows:
     """A store's bytes over its overlay."""
-    return KINDS[spec.kind].rows(spec, overlay)
+    return _kind(spec).rows(spec, overlay)
 
 
 def open_store(rows: Rows, clock: RecordTime) -> Store:
     """A store as user code sees it."""
-    return KINDS[rows.spec.kind].view(rows, clock)
+    return _kind(rows.spec).view(rows, clock)
 
 
 def restored_rows(spec: StoreSpec, records: Iterable[FetchedRecord], read: Read) -> dict[bytes, bytes | None]:
     """The rows to write for a batch of changelog records, which have keys. `read` gives rows already there."""
-    return KINDS[spec.kind].restored(spec, records, read)
+    return _kind(spec).restored(spec, records, read)
+
+
+def _kind(spec: StoreSpec) -> Kind:
+    if isinstance(spec, LruStoreSpec):
+        return TIMESTAMPED_LRU if spec.kind == "timestamped_key_value" else LRU
+    return KINDS[spec.kind]

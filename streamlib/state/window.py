@@ -17,7 +17,7 @@ from streamlib.records import FetchedRecord
 from streamlib.state.codec import Codec, ValueAndTimestamp, pack_timestamp, unpack_timestamp
 from streamlib.state.overlay import Overlay
 from streamlib.state.rows import Read, RecordTime
-from streamlib.state.segments import Segments, restored_segments
+from streamlib.state.segments import Segments, pack_time, restored_segments
 from streamlib.topology.nodes import WindowStoreSpec
 from streamlib.windows import END_OF_TIME_MS, Windowed
 
@@ -38,6 +38,8 @@ class WindowRows(Segments):
 
     def __init__(self, spec: WindowStoreSpec, overlay: Overlay) -> None:
         super().__init__(spec, overlay)
+        if spec.time_ordered:
+            self.reach_ms += 1  # as in Kafka Streams, whose stores that are read by time see one millisecond further
 
     def put_row(self, key: bytes, start: int, row: bytes | None, timestamp: int) -> bool:
         """Write the row of a key in a window, or one more where duplicates are kept; False if it is too old.
@@ -53,6 +55,27 @@ class WindowRows(Segments):
     def row(self, key: bytes, start: int) -> bytes | None:
         """The row of a key in a window."""
         return self.get(key + pack_place(start, 0), start)
+
+    def around(self, start: int) -> tuple[bytes, bytes]:
+        """What is before and after a key in the overlay's keys of the rows of a window, for who knows that the window
+        can be seen and calls `observe(start)`; not for stores that are `time_ordered` or keep duplicates."""
+        return pack_time(start // self.segment_ms), pack_place(start, 0)
+
+    def starting(self, first_start: int, last_start: int) -> list[tuple[bytes, int, bytes]]:
+        """Key, start and row of windows that start within a span of time, both inclusive, by start, then by key.
+
+        Rows older than the retention are among them (`by_time`). Only in stores that are `time_ordered`.
+        """
+        found = []
+        for start, place in self.by_time(first_start, last_start):
+            row = self.get_physical(place, start)
+            assert row is not None, f"store {self.spec.name}: the index names a row that is not there"
+            found.append((place[:-PLACE_BYTES], start, row))
+        return found
+
+    def first_start(self, first_start: int) -> int | None:
+        """The start of the earliest window from a time on, whatever the key. Only in stores that are `time_ordered`."""
+        return next((start for start, _ in self.by_time(first_start, self.observed)), None)
 
     def fetch(
         self, key: bytes, first_start: int, last_start: int, *, reverse: bool = False

@@ -9,21 +9,30 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Generic, NamedTuple, Self, TypeVar
 
-from streamlib.engine.plan import Plan, make_plan, sink_topics, source_topics
+from streamlib.config import StreamsConfig
+from streamlib.engine.global_state import GLOBAL_TASK, GlobalState
+from streamlib.engine.operators.site import OpenStore
+from streamlib.engine.plan import Plan, make_plan, matches, sink_topics, source_patterns, source_topics
+from streamlib.engine.record_cache import CacheBudget
 from streamlib.engine.task import NEVER_WAIT, Task
 from streamlib.errors import StreamsError, TopologyError
-from streamlib.records import Headers, OutRecord, Record, TaskId, TopicPartition
+from streamlib.records import Headers, OffsetAndMetadata, OutRecord, Record, TaskId, TopicPartition
 from streamlib.serdes import Serde, serde_for
 from streamlib.state.backend import Backend
 from streamlib.state.codec import ValueAndTimestamp
 from streamlib.state.memory import InMemoryBackend
+from streamlib.state.session import SessionStore
 from streamlib.state.stores import open_store
-from streamlib.topology.nodes import StoreSpec
+from streamlib.state.versioned import VersionedRecord
+from streamlib.state.window import WindowStore
+from streamlib.topology.nodes import SinkNode, StoreSpec
 from streamlib.topology.topology import Topology
+from streamlib.windows import END_OF_TIME_MS, Windowed, duration_ms, inner_serde, window_size_ms
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -45,6 +54,8 @@ class TopologyTestDriver:
         application_id: the prefix of internal topics.
         wall_clock_start_ms: where the clock stands at first.
         make_backend: where a task keeps its stores; in memory if not given.
+        config: what becomes of records that fail, and how large record caches are, as in production; its
+            `application_id` counts. Nothing else of it matters here.
     """
 
     def __init__(
@@ -54,25 +65,70 @@ class TopologyTestDriver:
         application_id: str = "app",
         wall_clock_start_ms: int = 0,
         make_backend: MakeBackend = lambda task_id, stores: InMemoryBackend(),
+        config: StreamsConfig | None = None,
     ) -> None:
-        counts = dict.fromkeys((*source_topics(topology), *sink_topics(topology)), 1)
-        self._plan: Plan = make_plan(topology, application_id, counts)
+        self._topology = topology
+        self._config = StreamsConfig(application_id=application_id) if config is None else config
+        self._cache_budget = CacheBudget(self._config.statestore_cache_max_bytes)
+        self._make_backend = make_backend
         self._now_ms = wall_clock_start_ms
         self._log = _Log()
         self._failure: StreamsError | None = None
-        self._tasks = {
-            task_id: Task(
+        self._committed: dict[TopicPartition, OffsetAndMetadata] = {}
+        self._tasks: dict[TaskId, Task] = {}
+        self._topics = {*source_topics(topology), *sink_topics(topology)}
+        self._plan = self._make_plan()
+        self._global = self._make_global_state()
+        self._start()
+
+    def _make_plan(self) -> Plan:
+        return make_plan(self._topology, self._config.application_id, dict.fromkeys(self._topics, 1))
+
+    def _make_global_state(self) -> GlobalState | None:
+        if not self._plan.global_stores:
+            return None
+        backend = self._make_backend(GLOBAL_TASK, self._plan.global_stores)
+        state = GlobalState(self._plan, backend, now_ms=lambda: self._now_ms, policies=self._config.error_policies)
+        state.start()
+        return state
+
+    def _start(self) -> None:
+        """Make the tasks of the plan, over the stores of those there were before."""
+        before, self._tasks = self._tasks, {}
+        for task_id in self._plan.tasks:
+            backend = before[task_id].backend if task_id in before else None
+            task = self._tasks[task_id] = Task(
                 self._plan,
                 task_id,
-                make_backend(task_id, self._plan.stores(task_id)),
+                backend or self._make_backend(task_id, self._plan.stores(task_id)),
                 now_ms=lambda: self._now_ms,
                 max_task_idle_ms=NEVER_WAIT,
+                global_stores=self._global.stores if self._global else {},
+                cache_budget=self._cache_budget,
+                policies=self._config.error_policies,
             )
-            for task_id in self._plan.tasks
-        }
-        for task in self._tasks.values():
-            task.start({}, dict.fromkeys(task.inputs, 0))
+            committed = {p: self._committed[p] for p in task.inputs if p in self._committed}
+            task.start(committed, {p: 0 for p in task.inputs if p not in committed})
         self._work()
+
+    def _learn_topic(self, name: str) -> None:
+        """A topic that was not there before, but matches a pattern: as in production, tasks start again with it.
+
+        Raises:
+            TopologyError: the topology does not read it.
+        """
+        if not any(matches(pattern, name) for pattern in source_patterns(self._topology)):
+            known = sorted(self._read_topics)
+            raise TopologyError(f"the topology does not read {name}; it reads {', '.join(known)}")
+        self._topics.add(name)
+        self._plan = self._make_plan()
+        for task in self._tasks.values():
+            task.rollback()
+        self._start()
+
+    @property
+    def _read_topics(self) -> set[str]:
+        return {*self._plan.topics, *(partition.topic for partition in self._plan.global_inputs)}
 
     def input_topic(self, name: str, *, key: Any = None, value: Any = None) -> TestInputTopic[Any, Any]:
         """A topic to write to. Without types, keys and values are bytes.
@@ -80,13 +136,26 @@ class TopologyTestDriver:
         Raises:
             TopologyError: the topology does not read the topic.
         """
-        if name not in self._plan.topics:
-            raise TopologyError(f"the topology does not read {name}; it reads {', '.join(sorted(self._plan.topics))}")
+        if name not in self._read_topics:
+            self._learn_topic(name)
         return TestInputTopic(self, name, _serde(key), _serde(value))
 
     def output_topic(self, name: str, *, key: Any = None, value: Any = None) -> TestOutputTopic[Any, Any]:
-        """A topic to read what the topology has written, from the first record on. Without types, bytes."""
-        return TestOutputTopic(name, self._log, _serde(key), _serde(value))
+        """A topic to read what the topology has written, from the first record on. Without types, bytes.
+
+        Records do not say how long their windows are, nor of what kind: with `key=Windowed[str]` keys are read as the
+        topology writes them. Where it does not say either, windows end at `END_OF_TIME_MS`, unless the key is given as
+        `time_windowed(str, size_ms)`.
+        """
+        return TestOutputTopic(name, self._log, self._key_serde(name, _serde(key)), _serde(value))
+
+    def _key_serde(self, topic: str, key: Serde[Any]) -> Serde[Any]:
+        """The serde of a topic's keys; of windowed ones that of the sink which writes it, if the keys inside are the
+        same and nothing is said of the size."""
+        if inner_serde(key) is None or window_size_ms(key) not in (None, END_OF_TIME_MS):
+            return key
+        sinks = (node for node in self._topology.nodes.values() if isinstance(node, SinkNode) and node.topic == topic)
+        return next((node.key for node in sinks if inner_serde(node.key) == inner_serde(key)), key)
 
     def store(self, name: str) -> StoreReader:
         """A store's content.
@@ -96,13 +165,23 @@ class TopologyTestDriver:
         """
         for task_id, task in self._tasks.items():
             if any(spec.name == name for spec in self._plan.stores(task_id)):
-                return StoreReader(task, name)
+                return StoreReader(task.store(name))
+        if self._global is not None and name in self._global.stores:
+            return StoreReader(self._global.stores[name])
         raise TopologyError(f"there is no store {name}; there are: {', '.join(self._plan.topology.stores) or 'none'}")
 
     def advance_wall_clock(self, by: timedelta) -> None:
-        """Move the clock, and do what becomes due."""
-        self._now_ms += by // timedelta(milliseconds=1)
-        self._work()
+        """Move the clock, and do what becomes due: each punctuator once, however far it moves.
+
+        Raises:
+            StreamsError: a punctuator failed; the driver is of no use afterwards.
+        """
+        self._check_alive()
+        self._now_ms += duration_ms(by, "advance_wall_clock")
+        with self._failing_for_good():
+            for task in self._tasks.values():
+                task.punctuate(self._now_ms)
+            self._work()
 
     @property
     def wall_clock_ms(self) -> int:
@@ -127,6 +206,8 @@ class TopologyTestDriver:
         """
         for task in self._tasks.values():
             task.close()
+        if self._global is not None:
+            self._global.close()
 
     def __enter__(self) -> Self:
         return self
@@ -142,23 +223,41 @@ class TopologyTestDriver:
         Raises:
             StreamsError: the topology could not process it; the driver is of no use afterwards.
         """
-        if self._failure is not None:
-            raise StreamsError("the topology has failed on an earlier record") from self._failure
+        self._check_alive()
+        if topic not in self._read_topics:
+            self._learn_topic(topic)
         self._log.pipe(topic, record)
-        try:
+        with self._failing_for_good():
             self._deliver(TopicPartition(topic, 0), [record])
             self._work()
+
+    def _check_alive(self) -> None:
+        if self._failure is not None:
+            raise StreamsError("the topology has failed on an earlier record or punctuation") from self._failure
+
+    @contextmanager
+    def _failing_for_good(self) -> Iterator[None]:
+        try:
+            yield
         except StreamsError as error:
             self._failure = error
             raise
 
     def _work(self) -> None:
         """Process until nothing is left, the oldest head of all tasks first."""
-        for task in self._tasks.values():
+        self._settle_all()
+        # To look for the oldest may have skipped some that cannot be decoded, and written dead letters.
+        while (oldest := self._oldest()) is not None or self._settle_all():
+            if oldest is not None:
+                oldest.process(1)
+                self._settle(oldest)
+
+    def _settle_all(self) -> bool:
+        """Whether there was something to settle."""
+        dirty = [task for task in self._tasks.values() if task.dirty]
+        for task in dirty:
             self._settle(task)
-        while (oldest := self._oldest()) is not None:
-            oldest.process(1)
-            self._settle(oldest)
+        return bool(dirty)
 
     def _oldest(self) -> Task | None:
         waiting = [
@@ -172,21 +271,26 @@ class TopologyTestDriver:
         """Take a task's outputs and commit it."""
         if not task.dirty:
             return
+        task.flush()
         task.learn_partitions(dict.fromkeys(task.missing_topics(), 1))
         for partition, records in task.take_outputs().items():
             self._log.append(partition.topic, records)
-            if partition.topic in self._plan.topics:
+            if partition.topic in self._read_topics:
                 self._deliver(partition, records)
         changes = task.changelog_records()
         for partition, records in changes.items():
             self._log.append(partition.topic, records)
-        task.offsets()
+        self._committed.update(task.offsets())
         task.commit({partition: self._log.end_offset(partition.topic) for partition in changes})
 
     def _deliver(self, partition: TopicPartition, records: Sequence[OutRecord]) -> None:
         end = self._log.end_offset(partition.topic)
         fetched = tuple(_Fetched(end - len(records) + n, *record) for n, record in enumerate(records))
-        self._tasks[self._plan.task_of(partition)].enqueue(_Batch(partition, end, fetched))
+        batch = _Batch(partition, end, fetched)
+        if self._global is not None and partition in self._global.partitions:
+            self._global.apply(batch)
+        else:
+            self._tasks[self._plan.task_of(partition)].enqueue(batch)
 
 
 class TestInputTopic(Generic[K, V]):
@@ -287,25 +391,47 @@ class TestOutputTopic(Generic[K, V]):
 
 
 class StoreReader:
-    """Reads a store; rows of a timestamped one with their time by `get_row` and `rows`."""
+    """Reads a store; rows of a timestamped one with their time by `get_row` and `rows`.
 
-    def __init__(self, task: Task, name: str) -> None:
-        opened = task.store(name)
+    The keys of rows of windows and sessions are `Windowed`.
+    """
+
+    def __init__(self, opened: OpenStore) -> None:
         self._store: Any = open_store(opened.rows, _NoTime())
 
     def get(self, key: Any) -> Any:
         """The value of `key`, or None."""
-        row = self._store.get(key)
-        return row.value if isinstance(row, ValueAndTimestamp) else row
+        row = self.get_row(key)
+        return row.value if isinstance(row, _WITH_TIME) else row
 
     def items(self) -> Iterator[tuple[Any, Any]]:
         """Keys and values in key order."""
         for key, row in self._store.all():
-            yield key, row.value if isinstance(row, ValueAndTimestamp) else row
+            yield key, row.value if isinstance(row, _WITH_TIME) else row
 
     def get_row(self, key: Any) -> Any:
-        """What is stored under `key`: a `ValueAndTimestamp` in a timestamped store."""
-        return self._store.get(key)
+        """What is stored under `key`: a `ValueAndTimestamp` in a timestamped store, a `VersionedRecord` in one with a
+        history."""
+        return self._store.get(key.key, key.start) if isinstance(self._store, WindowStore) else self._store.get(key)
+
+    def fetch(self, key: Any, first_ms: int = 0, last_ms: int = END_OF_TIME_MS) -> Iterator[tuple[Windowed[Any], Any]]:
+        """The windows of `key` that start within a span of time, both inclusive, and their values, by start; the
+        sessions that have part of it, by end."""
+        if isinstance(self._store, SessionStore):
+            yield from self._store.find_sessions(key, first_ms, last_ms)
+            return
+        for windowed, row in self._store.fetch_keys(key, key, first_ms, last_ms):
+            yield windowed, row.value if isinstance(row, ValueAndTimestamp) else row
+
+    def as_of(self, key: Any, timestamp_ms: int) -> VersionedRecord[Any] | None:
+        """The version of `key` in a versioned store that held at a time; None if there was none or it is forgotten."""
+        found: VersionedRecord[Any] | None = self._store.get(key, timestamp_ms)
+        return found
+
+    def history(self, key: Any, first_ms: int = 0, last_ms: int = END_OF_TIME_MS) -> Iterator[VersionedRecord[Any]]:
+        """The versions of `key` in a versioned store that held at some time in a span, both inclusive; a value of None
+        is a delete."""
+        yield from self._store.history(key, first_ms, last_ms)
 
     def rows(self) -> Iterator[tuple[Any, Any]]:
         """Keys and what is stored under them, in key order."""
@@ -313,6 +439,9 @@ class StoreReader:
 
     def __len__(self) -> int:
         return sum(1 for _ in self._store.all())
+
+
+_WITH_TIME = (ValueAndTimestamp, VersionedRecord)
 
 
 class _NoTime:

@@ -1,134 +1,40 @@
-"""Where a topology grows: nodes, stores and topics are added, then `build` makes the value."""
+"""What the DSL needs beside a growing topology: names that count up, and nodes that change when more is known."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable
-from typing import Any, Self
+from collections.abc import Iterable
+from typing import Any
 
 import msgspec
 
-from streamlib.errors import TopologyError
-from streamlib.serdes import serde_for
-from streamlib.topology.functions import processor_supplier, user_function
-from streamlib.topology.nodes import (
-    Node,
-    OffsetReset,
-    Partitioner,
-    ProcessorNode,
-    RepartitionTopic,
-    SinkNode,
-    SourceNode,
-    StoreSpec,
-    TimestampExtractor,
-    TopicChooser,
-)
-from streamlib.topology.operators import DropNullKeys, Operator, PassThrough, Process, StreamToTable, TableSource
+from streamlib.topology.checks import check_topic_name
+from streamlib.topology.naming import Names
+from streamlib.topology.nodes import Node, ProcessorNode, RepartitionTopic, SinkNode, SourceNode, StoreSpec
+from streamlib.topology.operators import DropNullKeys, Operator, PassThrough, StreamToTable, TableSource
 from streamlib.topology.topology import Topology
-
-_TOPIC_NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}")
+from streamlib.topology.versions import history_ms
 
 
 class TopologyBuilder:
-    """Adds up a topology, node by node (`add_source` and the like) or on behalf of the DSL (`add` and the like).
+    """Adds up a topology on behalf of the DSL.
 
     Names that are not given count up through all kinds of nodes, as Kafka Streams' do.
 
-    >>> class Shout:
-    ...     def init(self, context):
-    ...         self.context = context
-    ...     def process(self, record):
-    ...         self.context.forward(record.with_value(record.value.upper()))
-    >>> builder = TopologyBuilder().add_source("read", "in", key=str, value=str)
-    >>> topology = builder.add_processor("shout", Shout, "read").add_sink("write", "out", "shout", value=str).build()
-    >>> list(topology.nodes)
-    ['read', 'shout', 'write']
+    Args:
+        optimize: steps after a node may share a repartition topic.
+        strict_naming: generated names are refused where something is kept.
+
+    >>> builder = TopologyBuilder()
+    >>> builder.name("KSTREAM-FILTER-"), builder.name("KSTREAM-FILTER-", "given"), builder.name("KSTREAM-MAP-")
+    ('KSTREAM-FILTER-0000000000', 'given', 'KSTREAM-MAP-0000000002')
     """
 
-    def __init__(self) -> None:
-        self._count = 0
-        self._nodes: dict[str, Node] = {}
-        self._stores: dict[str, StoreSpec] = {}
-        self._repartition_topics: dict[str, RepartitionTopic] = {}
-        self._copartition_groups: list[frozenset[str]] = []
-
-    # -- Node by node --------------------------------------------------------------------------------------------------
-
-    def add_source(
-        self,
-        name: str,
-        *topics: str,
-        key: Any = bytes,
-        value: Any = bytes,
-        timestamp_extractor: TimestampExtractor | None = None,
-        offset_reset: OffsetReset | None = None,
-    ) -> Self:
-        """Read topics."""
-        if timestamp_extractor is not None:
-            user_function(timestamp_extractor, "timestamp_extractor")
-        for topic in topics:
-            check_topic_name(topic, f"source {name}")
-        if not topics:
-            raise TopologyError(f"source {name} needs the names of topics")
-        if offset_reset not in (None, "earliest", "latest"):
-            raise TopologyError(f"source {name}: offset_reset is 'earliest' or 'latest', not {offset_reset!r}")
-        self.add(
-            SourceNode(
-                name=name,
-                topics=topics,
-                key=serde_for(key),
-                value=serde_for(value),
-                timestamp_extractor=timestamp_extractor,
-                offset_reset=offset_reset,
-            )
-        )
-        return self
-
-    def add_processor(self, name: str, supplier: Callable[[], Any], *parents: str) -> Self:
-        """Give the records of the parents to a processor of your own; `supplier()` makes one for each task."""
-        operator = Process(processor_supplier(supplier, f"processor {name}"))
-        self.add(ProcessorNode(name=name, operator=operator, parents=parents))
-        return self
-
-    def add_state_store(self, store: StoreSpec, *processors: str) -> Self:
-        """Add a store and connect it with processors.
-
-        Raises:
-            TopologyError: there is no such processor.
-        """
-        self.add_store(store)
-        for processor in processors:
-            node = self._nodes.get(processor)
-            if not isinstance(node, ProcessorNode):
-                raise TopologyError(f"store {store.name} cannot be connected with {processor!r}: no such processor")
-            stores = tuple(dict.fromkeys((*node.stores, store.name)))
-            self._nodes[processor] = msgspec.structs.replace(node, stores=stores)
-        return self
-
-    def add_sink(
-        self,
-        name: str,
-        topic: str | TopicChooser,
-        *parents: str,
-        key: Any = bytes,
-        value: Any = bytes,
-        partitioner: Partitioner | None = None,
-    ) -> Self:
-        """Write the parents' records to a topic, or each to the one that `topic(key, value, context)` gives."""
-        check_sink(topic, partitioner, f"sink {name}")
-        self.add(
-            SinkNode(
-                name=name,
-                topic=topic,
-                key=serde_for(key),
-                value=serde_for(value),
-                parents=parents,
-                partitioner=partitioner,
-            )
-        )
-        return self
-
-    # -- On behalf of the DSL ------------------------------------------------------------------------------------------
+    def __init__(self, *, optimize: bool = False, strict_naming: bool = False) -> None:
+        self.optimize = optimize
+        self._names = Names(strict=strict_naming)
+        self._behind: dict[str, str] = {}  # node -> the source of the repartition topic that steps after it share
+        self.topology = Topology()
+        """What has grown so far."""
 
     def name(self, prefix: str, given: str | None = None) -> str:
         """A node's name: the given one, or the prefix and a number. A given name uses a number up, too.
@@ -136,10 +42,11 @@ class TopologyBuilder:
         Raises:
             TopologyError: it cannot be one.
         """
-        if given is not None:
-            check_topic_name(given, "a node")
-        number, self._count = self._count, self._count + 1
-        return given if given is not None else f"{prefix}{number:010d}"
+        if given is None:
+            return self._names.draw(prefix)
+        check_topic_name(given, "a node")
+        self._names.skip()
+        return given
 
     def store_name(self, prefix: str, given: str | None = None) -> str:
         """A store's name; a given one uses no number up."""
@@ -149,11 +56,9 @@ class TopologyBuilder:
         """Add a node after its parents.
 
         Raises:
-            TopologyError: the name is taken.
+            TopologyError: see `Topology.add`.
         """
-        if node.name in self._nodes:
-            raise TopologyError(f"two nodes are called {node.name!r}: give one of them another name")
-        self._nodes[node.name] = node
+        self.topology.add(node)
 
     def add_store(self, spec: StoreSpec) -> None:
         """Add a store; adding the same one again changes nothing.
@@ -161,13 +66,15 @@ class TopologyBuilder:
         Raises:
             TopologyError: another store has this name, or it cannot be part of a topic's name.
         """
-        if not isinstance(spec, StoreSpec):
-            raise TopologyError(f"a store is needed, such as Stores.key_value_store(...), not {spec!r}")
-        check_topic_name(spec.name, "a store")
-        if self._stores.setdefault(spec.name, spec) != spec:
-            raise TopologyError(
-                f"two stores are called {spec.name!r}: give one of them another name, or make it once and use it twice"
-            )
+        self.topology.add_state_store(spec)
+        self._names.check_store(spec.name)
+
+    def add_global_store(
+        self, store: StoreSpec, source: str, topic: str, processor: str, operator: Operator, **options: Any
+    ) -> None:
+        """Keep all of a topic in a store that every worker has a whole copy of, filled by `operator`."""
+        self.topology.fill_global_store(store, source, topic, processor, operator, **options)
+        self._names.check_store(store.name)
 
     def add_repartition_topic(self, topic: RepartitionTopic) -> None:
         """Add an internal topic.
@@ -175,25 +82,52 @@ class TopologyBuilder:
         Raises:
             TopologyError: another one has this name, or it cannot be one.
         """
-        check_topic_name(topic.name, "a repartition topic")
-        if topic.name in self._repartition_topics:
-            raise TopologyError(f"two repartition topics are called {topic.name!r}: give one of them another name")
-        self._repartition_topics[topic.name] = topic
+        self.topology.add_repartition_topic(topic)
+        self._names.check_repartition_topic(topic.name)
+
+    def share_repartition(self, node: str, source: str) -> None:
+        """Steps after a node that need a repartition topic may use the one that `source` reads, if it is to be
+        optimized."""
+        if self.optimize:
+            self._behind.setdefault(node, source)
+
+    def shared_repartition(self, node: str) -> SourceNode | None:
+        """The source of a repartition topic that steps after a node may use."""
+        source = self.topology.nodes.get(self._behind.get(node, ""))
+        assert source is None or isinstance(source, SourceNode)
+        return source
 
     def copartition(self, topics: Iterable[str]) -> None:
         """Topics that are joined by key: they need the same number of partitions."""
-        group = frozenset(topics)
-        if len(group) > 1:
-            self._copartition_groups.append(group)
+        self.topology.copartition(topics)
 
     def materialize(self, table: str, spec: StoreSpec) -> None:
         """Keep the rows of a source table, because something has turned out to need them."""
         self.add_store(spec)
-        node = self._nodes[table]
+        node = self.topology.nodes[table]
         assert isinstance(node, ProcessorNode)
         assert isinstance(node.operator, TableSource | StreamToTable)
         operator = msgspec.structs.replace(node.operator, store=spec.name)
-        self._nodes[table] = msgspec.structs.replace(node, operator=operator, stores=(spec.name,))
+        self.topology.replace(msgspec.structs.replace(node, operator=operator, stores=(spec.name,)))
+
+    def send_old_values(self, table: str) -> None:
+        """Let the changes of a table carry the value from before, because something downstream asks."""
+        node = self.topology.nodes[table]
+        assert isinstance(node, ProcessorNode)
+        self.topology.replace(msgspec.structs.replace(node, sends_old_values=True))
+
+    def node(self, name: str) -> Node:
+        """A node that was added."""
+        return self.topology.nodes[name]
+
+    def history_ms(self, table: str) -> int | None:
+        """How far back the rows of the table that a node makes can be asked for; None if it has no versions."""
+        return history_ms(self.topology.nodes, self.topology.stores, table)
+
+    def parents(self, name: str) -> tuple[str, ...]:
+        """The nodes that a node's records come from, through internal topics, too."""
+        node = self.topology.nodes[name]
+        return tuple(self._writers(node)) if isinstance(node, SourceNode) else node.parents
 
     def keep_null_keys(self, node: str) -> None:
         """Records without a key reach a node that can use them: nothing on the way drops them.
@@ -202,60 +136,28 @@ class TopologyBuilder:
         """
         above = [node]
         for name in above:
-            found = self._nodes[name]
+            found = self.topology.nodes[name]
             if isinstance(found, ProcessorNode) and isinstance(found.operator, DropNullKeys):
                 self.replace_operator(name, PassThrough())
-            parents = self._writers(found) if isinstance(found, SourceNode) else found.parents
-            above.extend(parent for parent in parents if parent not in above)
+            above.extend(parent for parent in self.parents(name) if parent not in above)
 
     def _writers(self, source: SourceNode) -> list[str]:
         """The sinks that write the internal topic that a source reads."""
-        topics = self._repartition_topics.keys() & set(source.topics)
-        return [node.name for node in self._nodes.values() if isinstance(node, SinkNode) and node.topic in topics]
+        topics = self.topology.repartition_topics.keys() & set(source.topics)
+        return [
+            node.name for node in self.topology.nodes.values() if isinstance(node, SinkNode) and node.topic in topics
+        ]
 
     def replace_operator(self, node: str, operator: Operator) -> None:
         """Say what a processor does, now that it is known: a split knows its branches only at its end."""
-        found = self._nodes[node]
+        found = self.topology.nodes[node]
         assert isinstance(found, ProcessorNode)
-        self._nodes[node] = msgspec.structs.replace(found, operator=operator)
+        self.topology.replace(msgspec.structs.replace(found, operator=operator))
 
     def build(self) -> Topology:
-        """The topology as it stands.
+        """The topology as it stands; steps that are added later are not in it.
 
         Raises:
-            TopologyError: it cannot be one.
+            TopologyError: it cannot run.
         """
-        return Topology(
-            tuple(self._nodes.values()),
-            self._stores.values(),
-            self._repartition_topics.values(),
-            self._copartition_groups,
-        )
-
-
-def check_topic_name(name: object, what: str) -> None:
-    """Kafka's rule for names of topics, which those of stores become part of.
-
-    Raises:
-        TopologyError: it cannot be one.
-
-    >>> check_topic_name("word counts", "a store")
-    Traceback (most recent call last):
-    streamlib.errors.TopologyError: a store cannot have the name 'word counts': use letters, digits, '.', '_' and '-'
-    """
-    if not isinstance(name, str) or not _TOPIC_NAME.fullmatch(name) or name in (".", ".."):
-        raise TopologyError(f"{what} cannot have the name {name!r}: use letters, digits, '.', '_' and '-'")
-
-
-def check_sink(topic: str | TopicChooser, partitioner: Partitioner | None, what: str) -> None:
-    """A sink's topic is a name or a function, its partitioner a function.
-
-    Raises:
-        TopologyError: it is not.
-    """
-    if isinstance(topic, str):
-        check_topic_name(topic, what)
-    else:
-        user_function(topic, what)
-    if partitioner is not None:
-        user_function(partitioner, f"the partitioner of {what}")
+        return self.topology.checked()

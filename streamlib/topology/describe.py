@@ -17,8 +17,14 @@ from streamlib.topology.nodes import Node, ProcessorNode, SinkNode, SourceNode
 
 def describe(subtopologies: Sequence[Sequence[Node]]) -> str:
     """The text for subtopologies in the order of their ids."""
-    parts = [f"  Sub-topology: {number}\n{_subtopology(nodes)}\n" for number, nodes in enumerate(subtopologies)]
+    parts = [_group(number, nodes) for number, nodes in enumerate(subtopologies)]
     return "Topologies:\n " + "".join(parts)
+
+
+def _group(number: int, nodes: Sequence[Node]) -> str:
+    if any(isinstance(node, SourceNode) and node.is_global for node in nodes):
+        return f"  Sub-topology: {number} for global store (will not generate tasks)\n{_subtopology(nodes)}"
+    return f"  Sub-topology: {number}\n{_subtopology(nodes)}\n"
 
 
 class _Linked(msgspec.Struct):
@@ -54,7 +60,7 @@ def _order(linked: _Linked) -> tuple[int, str]:
 def _subtopology(nodes: Sequence[Node]) -> str:
     linked = {node.name: _Linked(node) for node in nodes}
     sources = sorted(node.name for node in nodes if isinstance(node, SourceNode))
-    others = sorted(linked.keys() - set(sources))
+    others = [name for name in linked if name not in sources]
     for name in hash_order([*sources, *others]):
         node = linked[name].node
         for parent in () if isinstance(node, SourceNode) else node.parents:
@@ -65,6 +71,8 @@ def _subtopology(nodes: Sequence[Node]) -> str:
 def _text(linked: _Linked) -> str:
     after, before = f"      --> {_names(linked.after)}\n", f"      <-- {_names(linked.before)}\n"
     match linked.node:
+        case SourceNode(name=name, pattern=str(pattern)):
+            return f"    Source: {name} (topics: {pattern})\n{after}"
         case SourceNode(name=name, topics=topics):
             return f"    Source: {name} (topics: [{', '.join(hash_order(topics))}])\n{after}"
         case ProcessorNode(name=name, stores=stores):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from streamlib.errors import TopologyError
+from streamlib.topology.nodes import StoreSpec
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -44,6 +45,44 @@ def processor_supplier(supplier: F, operator: str) -> F:
     return user_function(supplier, operator)
 
 
+def supplied_stores(supplier: object, operator: str) -> tuple[StoreSpec, ...]:
+    """The stores that a supplier brings along: its attribute `stores`, or what its function of this name returns.
+
+    Raises:
+        TopologyError: they are something else.
+    """
+    found = getattr(supplier, "stores", ())
+    if callable(found):
+        try:
+            found = found()
+        except TypeError as error:
+            raise TopologyError(
+                f"{operator}: {_name(found)} cannot be called without arguments ({error}): make it a static method"
+            ) from error
+    stores = tuple(found) if isinstance(found, Iterable) else (found,)
+    if not all(isinstance(store, StoreSpec) for store in stores):
+        raise TopologyError(
+            f"{operator}: the stores of {_name(supplier)} are specs such as Stores.key_value_store(...), not {found!r}"
+        )
+    return stores
+
+
+def transformer_supplier(supplier: F, operator: str) -> F:
+    """The supplier of a user's transformers of values, if it can be called and, where one can see it, `transform` too.
+
+    Raises:
+        TopologyError: it cannot be called, or has to be awaited.
+    """
+    transform = getattr(supplier, "transform", None)
+    if transform is not None:
+        if not inspect.isclass(supplier):
+            raise TopologyError(
+                f"{operator} needs what makes a transformer for each task, such as its class, not a transformer"
+            )
+        user_function(transform, operator)
+    return user_function(supplier, operator)
+
+
 def _async_error(function: str, operator: str) -> TopologyError:
     return TopologyError(
         f"{operator} was given the async function {function}: async operators are not supported here yet; call a plain "
@@ -58,7 +97,7 @@ def _is_async(function: Callable[..., Any]) -> bool:
     return any(inspect.iscoroutinefunction(each) or inspect.isasyncgenfunction(each) for each in (function, call))
 
 
-def _name(function: Callable[..., Any]) -> str:
+def _name(function: object) -> str:
     while isinstance(function, functools.partial):
         function = function.func
     return getattr(function, "__qualname__", repr(function))

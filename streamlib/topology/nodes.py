@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
+from streamlib.policies import PolicyOption
 from streamlib.serdes import Serde
 from streamlib.topology.operators import Operator
 
@@ -27,23 +28,35 @@ TimestampExtractor: TypeAlias = Callable[[Any, int], int]
 
 
 class SourceNode(msgspec.Struct, frozen=True, kw_only=True):
-    """Reads topics. `topics` are names as written by the user; internal ones get the application's prefix later."""
+    """Reads topics. `topics` are names as written by the user; internal ones get the application's prefix later.
+
+    `pattern`: a regular expression; the topics are those whose whole name it matches, and `topics` is empty.
+    `is_global`: every worker reads all partitions of it, into a store that all its tasks may read.
+    `on_deserialization_error`: what becomes of a record that cannot be decoded, if not what the configuration says.
+    """
 
     name: str
     topics: tuple[str, ...]
     key: Serde[Any]
     value: Serde[Any]
+    pattern: str | None = None
+    is_global: bool = False
     timestamp_extractor: TimestampExtractor | None = None
     offset_reset: OffsetReset | None = None
+    on_deserialization_error: PolicyOption | None = None
 
 
 class ProcessorNode(msgspec.Struct, frozen=True, kw_only=True):
-    """Does something to each record its parents forward. `stores` are the names of the stores it may use."""
+    """Does something to each record its parents forward. `stores` are the names of the stores it may use.
+
+    `sends_old_values`: it makes a table whose changes carry the value from before, because something downstream asks.
+    """
 
     name: str
     operator: Operator
     parents: tuple[str, ...]
     stores: tuple[str, ...] = ()
+    sends_old_values: bool = False
 
 
 class SinkNode(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,7 +79,6 @@ StoreKind: TypeAlias = Literal[
     "timestamped_window",
     "session",
     "versioned",
-    "lru",
     "buffer",
 ]
 
@@ -75,7 +87,11 @@ WINDOW_CHANGELOG_EXTRA_RETENTION_MS = 24 * 60 * 60 * 1000
 
 
 class StoreSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """A state store, by name. `changelog=False` means its content is not kept in Kafka and is lost with the disk."""
+    """A state store, by name.
+
+    `changelog=False` means its content is not kept in Kafka and is lost with the disk. `cached`: it is a table's, and
+    of several changes of a row between two commits only the last has to go on to the nodes below.
+    """
 
     name: str
     kind: StoreKind
@@ -84,6 +100,7 @@ class StoreSpec(msgspec.Struct, frozen=True, kw_only=True):
     persistent: bool = True
     changelog: bool = True
     changelog_config: dict[str, str] = {}
+    cached: bool = False
 
     @property
     def changelog_topic(self) -> str:
@@ -123,6 +140,41 @@ class SessionStoreSpec(RetainedStoreSpec, frozen=True, kw_only=True):
     """Rows by key, session start and session end."""
 
     kind: StoreKind = "session"
+
+
+class VersionedStoreSpec(StoreSpec, frozen=True, kw_only=True):
+    """Rows by key with what they were before, for `history_retention_ms` behind the newest of all."""
+
+    kind: StoreKind = "versioned"
+    history_retention_ms: int
+
+    @property
+    def topic_config(self) -> dict[str, str]:
+        """The broker keeps all versions of a key while they can be asked for, and a day longer.
+
+        Source: `VersionedChangelogTopicConfig`.
+        """
+        lag_ms = min(self.history_retention_ms + WINDOW_CHANGELOG_EXTRA_RETENTION_MS, (1 << 63) - 1)
+        return {"cleanup.policy": "compact", "min.compaction.lag.ms": str(lag_ms), **self.changelog_config}
+
+
+class TtlStoreSpec(StoreSpec, frozen=True, kw_only=True):
+    """A key-value store whose rows expire when stream time is `ttl_ms` past their own times."""
+
+    ttl_ms: int
+
+
+class LruStoreSpec(StoreSpec, frozen=True, kw_only=True):
+    """A key-value store in memory that keeps the `max_entries` rows that were read or written last."""
+
+    max_entries: int
+
+
+class BufferStoreSpec(StoreSpec, frozen=True, kw_only=True):
+    """Records that wait for their time. `retain_duplicates`: several for one key, in the order they came."""
+
+    kind: StoreKind = "buffer"
+    retain_duplicates: bool = False
 
 
 class RepartitionTopic(msgspec.Struct, frozen=True, kw_only=True):

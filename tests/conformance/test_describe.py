@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from streamlib import StreamsBuilder
-from tests.conformance.test_conformance import ported
+from tests.conformance.test_conformance import builder_for, ported
 
 
 def test_is_described_as_by_kafka_streams(case_file: Path) -> None:
     recorded = json.loads(case_file.read_text())
-    builder = StreamsBuilder()
+    builder = builder_for(recorded)
     ported(recorded["topology"])(builder)
     assert builder.build().describe() == recorded["describe"]

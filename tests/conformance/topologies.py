@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from tests.conformance.ported import (
-    aggregations,
-    processors,
-    stateless,
-    stream_table_joins,
-    tables,
-    times_and_errors,
-)
+import importlib
+import pkgutil
+
+import tests.conformance.ported
 from tests.conformance.ported.registry import TOPOLOGIES
 
-PORTED = (aggregations, processors, stateless, stream_table_joins, tables, times_and_errors)
-"""Importing them fills `TOPOLOGIES`."""
+for module in pkgutil.iter_modules(tests.conformance.ported.__path__, "tests.conformance.ported."):
+    importlib.import_module(module.name)  # which fills `TOPOLOGIES`
 
-__all__ = ["PORTED", "TOPOLOGIES"]
+__all__ = ["TOPOLOGIES"]

@@ -428,7 +428,8 @@ def test_every_operator_refuses_what_it_cannot_call(operator: str) -> None:
         (lambda b, s: s.group_by_key().count(store="a b"), "a store cannot have the name 'a b'"),
         (lambda b, s: s.merge(s.to_table()), "merge needs another stream, not"),
         (lambda b, s: s.merge(word_stream()[1]), "merge of .*: they come from two StreamsBuilders"),
-        (lambda b, s: s.join(s, max), "join needs a table on the right, not"),
+        (lambda b, s: s.join(s, max), "join of .* with the stream .* needs JoinWindows, such as .*, not None"),
+        (lambda b, s: s.join("s", max), "join needs a stream, a table or a global table on the right, not 's'"),
         (lambda b, s: s.left_join(word_stream()[1].to_table(), max), "left_join of .*: they come from two"),
         (lambda b, s: s.process(Quiet, 5), "a store is needed, .*, not 5"),
     ],
@@ -460,9 +461,8 @@ def test_the_same_topics_read_in_the_same_way_are_the_same_stream() -> None:
 
 def test_a_topic_is_read_once() -> None:
     builder, _ = word_stream()
-    builder.stream("in")
     with pytest.raises(TopologyError, match="topic 'in' is read by KSTREAM-SOURCE-0000000000 and by"):
-        builder.build()
+        builder.stream("in")
 
 
 # -- Documentation ---------------------------------------------------------------------------------------------------

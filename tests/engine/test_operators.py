@@ -6,11 +6,10 @@ from typing import Any, get_args
 
 import pytest
 
-from streamlib.engine.compile import nodes_that_send_old_values
 from streamlib.engine.context import ProcessorContext, TaskFacts
 from streamlib.engine.cursor import Cursor
 from streamlib.engine.operators import COMPILERS, compile_operator
-from streamlib.engine.operators.site import OpenStore, Site, Work, fan_out
+from streamlib.engine.operators.site import OpenStore, Site, TableRows, Work, fan_out
 from streamlib.engine.outbox import Outbox
 from streamlib.engine.task import Task
 from streamlib.errors import ProcessingError, SerializationError, TopologyError
@@ -35,6 +34,8 @@ from tests.engine.support import (
     task_of,
     timestamped,
 )
+
+NO_ROWS = TableRows(lambda key: None, lambda key: None)
 
 
 def test_every_operator_has_a_compiler() -> None:
@@ -287,7 +288,7 @@ def changes(operator: Operator, sends_old: bool, *records: tuple[Any, Any, int])
     spec = timestamped("rows", TEXT)
     stores = {"rows": OpenStore(spec, overlay, open_rows(spec, overlay))}
     facts = TaskFacts("app", TaskId(0, 0), lambda: 0)
-    work = Work(Cursor(), Outbox({}), stores, lambda table: lambda key: None, facts, [], {})
+    work = Work(Cursor(), Outbox({}), stores, lambda table: NO_ROWS, facts, [], {})
 
     def collect(key: Any, value: Any, timestamp: int, headers: Any) -> None:
         emitted.append(value)
@@ -331,28 +332,6 @@ def test_an_aggregates_old_value_is_what_it_was_before_the_aggregator_changed_it
     assert changes(operator, True, ("a", "x", 0), ("a", "y", 0)) == [("x", ""), ("xy", "x")]
     reduce = op.StreamReduce("rows", lambda total, v: total + v)
     assert changes(reduce, True, ("a", "x", 0), ("a", "y", 0)) == [("x", None), ("xy", "x")]
-
-
-@pytest.mark.parametrize(
-    ("source_store", "map_store", "expected"),
-    [
-        (None, None, set()),
-        ("rows", None, {"table", "mapped", "kept"}),
-        (None, "mapped", {"mapped", "kept"}),
-        ("rows", "mapped", {"mapped", "kept"}),
-    ],
-)
-def test_a_filter_gets_old_values_where_the_table_it_filters_knows_them(
-    source_store: str | None, map_store: str | None, expected: set[str]
-) -> None:
-    nodes = [
-        source(),
-        processor("table", op.TableSource(source_store)),
-        processor("mapped", op.TableMapValues("table", str, store=map_store), "table"),
-        processor("kept", op.TableFilter("mapped", lambda k, v: True), "mapped"),
-        processor("last", op.TableMapValues("kept", str), "kept"),
-    ]
-    assert nodes_that_send_old_values({node.name: node for node in nodes}) == expected
 
 
 def test_a_table_without_rows_cannot_be_joined() -> None:

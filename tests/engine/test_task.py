@@ -190,7 +190,7 @@ def test_extractors_see_the_record_and_the_partition_time() -> None:
 
     task = started(build([source(timestamp_extractor=extractor), sink("source")]))
     task.enqueue(batch(INPUT, 0, ("a", "7", 1), ("b", "-1", 1), ("c", "3", 1)))
-    assert task.process(10) == 2
+    assert task.process(10) == 3
     assert [(key, timestamp) for key, _, timestamp, _ in outputs(task)] == [(b"a", 7), (b"c", 3)]
     assert seen == [("in", 0, 0, "a", "7", -1), ("in", 0, 1, "b", "-1", 7), ("in", 0, 2, "c", "3", 7)]
     assert task.dropped == 1

@@ -12,6 +12,7 @@ import pytest
 
 from streamlib import (
     ConfigError,
+    DeadLetter,
     KafkaError,
     KafkaStreams,
     LockError,
@@ -80,6 +81,34 @@ async def test_poison_bytes_stop_the_worker_before_their_offset_is_committed(
         assert part in str(caught.value)
     assert await bench.read(value=str) == []
     assert set((await bench.committed()).values()) == {0}
+
+
+async def test_dead_letters_are_written_with_the_results(bench: Bench, config: StreamsConfig) -> None:
+    dead = f"{bench.name}-dead"
+    lenient = msgspec.structs.replace(
+        config,
+        on_deserialization_error="skip",
+        on_processing_error=DeadLetter(),
+        errors_dead_letter_queue_topic_name=dead,
+    )
+    builder = StreamsBuilder()
+    builder.stream(bench.source, key=str, value=Order).map_values(half, value=str).to(bench.sink)
+    topology = builder.build()
+    with pytest.raises(TopologyError, match=f"topics for dead letters do not exist: {dead}: create them"):
+        await run(topology, lenient)
+    await bench.create_topic(dead)
+    await bench.produce([("a", '{"amount": 4}'), ("a", "poison"), ("b", '{"amount": 1}'), ("b", '{"amount": 2}')])
+    with anyio.fail_after(30):
+        async with KafkaStreams(topology, lenient):
+            await bench.until_all_committed()
+    assert sorted(str(seen.value) for seen in await bench.read(value=str)) == ["1", "2"]
+    assert sorted(str(seen.value) for seen in await bench.read(dead, value=str)) == ["poison", '{"amount": 1}']
+
+
+def half(order: Order) -> str:
+    if order.amount % 2:
+        raise ValueError(f"{order.amount} is odd")
+    return str(order.amount // 2)
 
 
 async def test_a_function_that_raises_is_named_with_its_record(bench: Bench, config: StreamsConfig) -> None:

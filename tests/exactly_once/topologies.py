@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import time
+from datetime import timedelta
 
-from streamlib import StreamsBuilder
+from streamlib import ProcessorContext, PunctuationType, Record, Stores, StreamsBuilder
 from streamlib.topology.topology import Topology
 
 
@@ -71,6 +73,62 @@ def slow_counter(source: str, sink: str) -> Topology:
     return builder.build()
 
 
+class Ticker:
+    """Numbers its punctuations on the wall clock, task by task, in its store and in its output."""
+
+    def init(self, context: ProcessorContext) -> None:
+        self.context, self.ticks = context, context.state_store("ticks")
+        context.schedule(timedelta(milliseconds=50), PunctuationType.WALL_CLOCK_TIME, self.tick)
+
+    def tick(self, now_ms: int) -> None:
+        task = str(self.context.task_id)
+        number = (self.ticks.get(task) or 0) + 1
+        self.ticks.put(task, number)
+        self.context.forward(Record(task, number, now_ms))
+
+    def process(self, record: Record[str, str]) -> None: ...
+
+
+def ticking(source: str, sink: str) -> Topology:
+    """Per task 1, 2, 3 ..., one more every 50 ms, whether records come or not."""
+    builder = StreamsBuilder()
+    store = Stores.key_value_store("ticks", key=str, value=int)
+    builder.stream(source, key=str, value=str).process(Ticker, store, value=int).to(sink)
+    return builder.build()
+
+
 def hold(_: str, value: str) -> None:
     if value.startswith("slow:"):
         time.sleep(float(value.removeprefix("slow:")))
+
+
+def by_rules(source: str, sink: str) -> Topology:
+    """Each record with what a global store holds for its key: a `?` betrays a record processed before it was filled."""
+
+    class Keep:
+        def init(self, context: ProcessorContext) -> None:
+            self.rules = context.state_store("rules")
+
+        def process(self, record: Record[str, str]) -> None:
+            self.rules.put(record.key, record.value)
+
+    class Look:
+        def init(self, context: ProcessorContext) -> None:
+            self.context, self.rules = context, context.state_store("rules")
+
+        def process(self, record: Record[str, str]) -> None:
+            self.context.forward(record.with_value(f"{record.value} {self.rules.get(record.key) or '?'}"))
+
+    builder = StreamsBuilder()
+    rules = Stores.key_value_store("rules", key=str, value=str)
+    builder.add_global_store(rules, f"{source}-rules", Keep, key=str, value=str)
+    builder.stream(source, key=str, value=str).process(Look, value=str).to(sink)
+    return builder.build()
+
+
+def by_pattern(source: str, sink: str) -> Topology:
+    """A count over all topics whose name begins with the source's."""
+    builder = StreamsBuilder()
+    topics = re.compile(re.escape(source) + ".*")
+    builder.stream(topics, key=str, value=str).group_by_key().count(store="counts").to_stream().to(sink)
+    return builder.build()

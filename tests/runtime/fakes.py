@@ -15,6 +15,7 @@ import anyio.lowlevel
 from streamlib import StreamsBuilder
 from streamlib.config import ProcessingGuarantee, StreamsConfig
 from streamlib.engine.plan import Plan, make_plan
+from streamlib.engine.record_cache import CacheBudget
 from streamlib.engine.task import Task
 from streamlib.errors import ErrorCode, KafkaError, LockError
 from streamlib.records import FetchedBatch, GroupMetadata, Headers, OffsetAndMetadata, OutRecord, TaskId, TopicPartition
@@ -23,6 +24,7 @@ from streamlib.runtime.ports import Assignment, JoinResult, StateDirectory, Subs
 from streamlib.runtime.purge import Purger
 from streamlib.runtime.restore import Restorer
 from streamlib.runtime.tasks import TaskFactory, TaskPorts, TaskSet
+from streamlib.runtime.topic_watch import TopicWatch
 from streamlib.runtime.transaction import AtLeastOnce, Committer, ExactlyOnce
 from streamlib.runtime.wakeup import Wakeup
 from streamlib.runtime.worker import Worker, WorkerParts
@@ -427,6 +429,9 @@ class FakeAdmin:
     async def partition_counts(self, topics: Iterable[str]) -> dict[str, int]:
         return dict.fromkeys(topics, 2)
 
+    async def topics(self) -> dict[str, int]:
+        return {}
+
     async def ensure_topics(self, topics: Iterable[TopicSpec]) -> None: ...
 
     async def list_offsets(
@@ -501,6 +506,9 @@ class FakeStateDirectory:
         self.open_stores.add(name)
         return Store(self._script, name, self.disks[name], lambda: self.open_stores.remove(name))
 
+    def open_global(self, stores: Sequence[StoreSpec]) -> Backend:
+        raise AssertionError("no topology here has global stores")
+
     def stored_tasks(self) -> frozenset[TaskId]:
         return frozenset()
 
@@ -509,12 +517,12 @@ class FakeStateDirectory:
         return dict(self.disks[str(task_id)].scan("counts", None, None))
 
 
-def task_factory(plan: Plan, clock: FakeClock) -> TaskFactory:
+def task_factory(plan: Plan, clock: FakeClock, cache_budget: CacheBudget) -> TaskFactory:
     """Real tasks over the fake disk."""
 
     def make(task_id: TaskId, directory: StateDirectory, aside: bool) -> Task:
         backend = directory.open(task_id, plan.stores(task_id), aside=aside)
-        return Task(plan, task_id, backend, now_ms=clock.now_ms)
+        return Task(plan, task_id, backend, now_ms=clock.now_ms, cache_budget=cache_budget)
 
     return make
 
@@ -530,6 +538,7 @@ class Bench:
         reset: str = "earliest",
         plan: Plan | None = None,
         script: Script | None = None,
+        cache_max_bytes: int = 0,
     ) -> None:
         self.script = script or Script()
         self.broker = FakeBroker()
@@ -551,7 +560,9 @@ class Bench:
         )
         self.restorer = Restorer(self.changelog_fetcher, self.admin, self.clock, on_done=self.wakeup)
         ports = TaskPorts(self.group, self.admin, self.fetcher, self.directory, self.clock)
-        self.tasks = TaskSet(self.plan, ports, self.restorer, task_factory(self.plan, self.clock), reset)
+        self.cache_budget = CacheBudget(cache_max_bytes)
+        make_task = task_factory(self.plan, self.clock, self.cache_budget)
+        self.tasks = TaskSet(self.plan, ports, self.restorer, make_task, reset)
         self.committer = self._committer(guarantee)
         config = StreamsConfig(application_id="app", processing_guarantee=guarantee)
         purger = Purger(self.plan, self.admin, 1_000_000)
@@ -567,6 +578,7 @@ class Bench:
                 self.restorer,
                 self.tasks,
                 purger,
+                TopicWatch(self.plan, self.admin, 1_000_000, self.wakeup),
                 self.wakeup,
             )
         )

@@ -382,6 +382,16 @@ async def test_locked_stores_are_waited_for_while_others_run() -> None:
         await until(lambda: bench.tasks.running.keys() == {T0, T1})
 
 
+async def test_a_record_cache_lets_the_last_update_go_on_with_the_commit() -> None:
+    bench = Bench(cache_max_bytes=1 << 20)
+    bench.broker.write(IN0, "a", "b", "a")
+    bench.script.fail("flush even", ErrorCode.NETWORK_EXCEPTION)
+    async with working(bench, IN0):
+        await until(lambda: bench.committed(IN0) == 3)
+    assert bench.counts() == [("b", 1), ("a", 2)]
+    assert bench.cache_budget.used_bytes == 0
+
+
 async def test_at_least_once_repeats_what_is_in_doubt_and_loses_nothing() -> None:
     bench = Bench(guarantee="at_least_once")
     bench.script.fail("flush plain", ErrorCode.NETWORK_EXCEPTION)

@@ -3,12 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any, assert_type
 from uuid import UUID
 
 import msgspec
 
-from streamlib import KGroupedStream, KStream, KTable, Record, Serdes, Stores, StreamsBuilder, Topology
+from streamlib import (
+    BufferConfig,
+    Cancellable,
+    CogroupedKStream,
+    Collect,
+    DeadLetter,
+    EmitStrategy,
+    FixedKeyProcessorContext,
+    FixedKeyRecord,
+    KGroupedStream,
+    KGroupedTable,
+    KStream,
+    KTable,
+    Latest,
+    Materialized,
+    Max,
+    Mean,
+    ProcessorContext,
+    PunctuationType,
+    Record,
+    Serdes,
+    SessionWindowedKStream,
+    SessionWindows,
+    Stores,
+    StreamsBuilder,
+    StreamsConfig,
+    Sum,
+    Suppressed,
+    TimeWindowedKStream,
+    TimeWindows,
+    Topology,
+    Windowed,
+)
 from streamlib.serdes import Serde
 
 
@@ -74,13 +107,112 @@ assert_type(users.map_values(lambda user: user.name), KTable[str, str])
 assert_type(users.map_values(lambda key, user: len(key), with_key=True), KTable[str, int])
 assert_type(users.to_stream(), KStream[str, User])
 assert_type(users.to_stream(lambda key, user: len(key)), KStream[int, User])
+by_name = users.group_by(lambda key, user: (user.name, len(key)))
+assert_type(by_name, KGroupedTable[str, int])
+assert_type(users.group_by(lambda key, user: (user.name or None, len(key) or None)), KGroupedTable[str, int])
+assert_type(by_name.count(store=Materialized(persistent=False)), KTable[str, int])
+assert_type(by_name.reduce(lambda old, new: old + new, lambda old, gone: old - gone), KTable[str, int])
+assert_type(
+    by_name.aggregate(lambda: 0.0, lambda key, n, total: total + n, lambda key, n, total: total - n), KTable[str, float]
+)
+by_name.reduce(lambda old, new: old.upper(), lambda old, gone: old)  # type: ignore[attr-defined]
+
+# Windows
+tumbling = TimeWindows.of_size(timedelta(seconds=10), grace=timedelta(0))
+windowed = orders.group_by_key().windowed_by(tumbling, on_late=lambda late: print(late.value.amount, late.window.end))
+assert_type(windowed, TimeWindowedKStream[str, Order])
+assert_type(windowed.emit_strategy(EmitStrategy.on_window_close()), TimeWindowedKStream[str, Order])
+assert_type(windowed.count(), KTable[Windowed[str], int])
+assert_type(windowed.reduce(lambda old, new: new), KTable[Windowed[str], Order])
+totals = windowed.aggregate(lambda: 0.0, lambda key, order, total: total + order.amount)
+assert_type(totals, KTable[Windowed[str], float])
+assert_type(windowed.count().to_stream(), KStream[Windowed[str], int])
+assert_type(windowed.count().to_stream(lambda window, n: window.start), KStream[int, int])
+orders.group_by_key().windowed_by(tumbling, on_late=lambda late: late.value.price)  # type: ignore[attr-defined]
+orders.group_by_key().windowed_by(timedelta(seconds=10))  # type: ignore[call-overload]
+
+# Sessions
+sessions = orders.group_by_key().windowed_by(
+    SessionWindows.of_inactivity_gap(timedelta(minutes=5), grace=timedelta(0)), on_late=lambda late: print(late.key)
+)
+assert_type(sessions, SessionWindowedKStream[str, Order])
+assert_type(sessions.emit_strategy(EmitStrategy.on_window_close()).count(), KTable[Windowed[str], int])
+assert_type(sessions.reduce(lambda old, new: new), KTable[Windowed[str], Order])
+assert_type(
+    sessions.aggregate(
+        lambda: 0.0, lambda key, order, total: total + order.amount, lambda key, one, other: one + other
+    ),
+    KTable[Windowed[str], float],
+)
+sessions.aggregate(lambda: 0.0, lambda key, order, total: total + order.amount)  # type: ignore[call-overload]
+
+# Cogroups
+cogrouped = orders.group_by_key().cogroup(lambda key, order, total: total + order.amount)
+assert_type(cogrouped, CogroupedKStream[str, float])
+cogrouped = cogrouped.cogroup(users.to_stream().group_by_key(), lambda key, user, total: total + len(user.name))
+assert_type(cogrouped.aggregate(lambda: 0.0), KTable[str, float])
+assert_type(cogrouped.windowed_by(tumbling).aggregate(lambda: 0.0), KTable[Windowed[str], float])
+assert_type(
+    cogrouped.windowed_by(SessionWindows.of_inactivity_gap(timedelta(1), grace=timedelta(0))).aggregate(
+        lambda: 0.0, lambda key, one, other: one + other
+    ),
+    KTable[Windowed[str], float],
+)
+cogrouped.cogroup(orders.group_by_key(), lambda key, user, total: user.name)  # type: ignore[attr-defined]
+orders.group_by(lambda key, order: 1).cogroup(lambda key, order, n: n + 1).cogroup(
+    orders.group_by_key(),  # type: ignore[arg-type]
+    lambda key, order, n: n,
+)
+
+# Ready aggregations
+assert_type(orders.group_by_key().aggregate(Sum(of=lambda order: order.amount)), KTable[str, float])
+assert_type(orders.group_by_key().aggregate(Mean(of=lambda order: order.amount), store="m"), KTable[str, float])
+assert_type(orders.group_by_key().aggregate(Latest()), KTable[str, Order])
+assert_type(orders.group_by_key().windowed_by(tumbling).aggregate(Collect()), KTable[Windowed[str], list[Order]])
+assert_type(sessions.aggregate(Max(of=lambda order: order.user, type=str)), KTable[Windowed[str], str])
+orders.group_by_key().aggregate(Sum(of=lambda order: order.price))  # type: ignore[attr-defined]
 
 # Joins
 assert_type(orders.join(users, lambda order, user: user.name), KStream[str, str])
 assert_type(orders.join(users, lambda key, order, user: (key, user), with_key=True), KStream[str, tuple[str, User]])
 assert_type(orders.left_join(users, lambda order, user: user), KStream[str, User | None])
 orders.left_join(users, lambda order, user: user.name)  # type: ignore[union-attr]
+prices = builder.table("prices", key=str, value=float, store=Materialized(history_retention=timedelta(hours=1)))
+assert_type(orders.join(prices, lambda order, price: price, grace=timedelta(minutes=1)), KStream[str, float])
+orders.join(prices, lambda order, price: price, grace=60)  # type: ignore[call-overload]
+names = users.map_values(lambda user: user.name)
+assert_type(users.join(names, lambda user, name: (user, name)), KTable[str, tuple[User, str]])
+assert_type(users.left_join(names, lambda user, name: name), KTable[str, str | None])
+assert_type(users.outer_join(names, lambda user, name: (user, name)), KTable[str, tuple[User | None, str | None]])
+users.outer_join(names, lambda user, name: user.name)  # type: ignore[union-attr]
+users.join(by_name.count(), lambda user, count: count + "")  # type: ignore[operator]
 orders.map(lambda key, order: (1, order)).join(users, lambda order, user: user)  # type: ignore[arg-type]
+
+
+class Greeting:
+    def init(self, context: ProcessorContext) -> None: ...
+    def transform(self, key: str, value: User | None) -> str:
+        return key
+
+
+assert_type(users.transform_values(Greeting), KTable[str, str])
+names.transform_values(Greeting)  # type: ignore[arg-type]
+
+# Joins of tables by foreign key
+latest = orders.map_values(lambda order: order).select_key(lambda key, order: 1).to_table()
+assert_type(
+    latest.join(users, lambda order, user: (order, user), foreign_key=lambda order: order.user),
+    KTable[int, tuple[Order, User]],
+)
+assert_type(
+    latest.left_join(
+        users, lambda order, user: user, foreign_key=lambda key, order: f"{key}{order.user}", foreign_key_with_key=True
+    ),
+    KTable[int, User | None],
+)
+latest.left_join(users, lambda order, user: user.name, foreign_key=lambda order: order.user)  # type: ignore[union-attr]
+latest.join(users, lambda order, user: user.name, foreign_key=lambda order: order.amount)  # type: ignore[arg-type, return-value]
+latest.join(users, lambda order, user: user.name)  # type: ignore[arg-type]
 
 # Serdes
 assert_type(Serdes.json(Order), Serde[Order])
@@ -100,7 +232,44 @@ class OfUsers:
     def process(self, record: Record[str, User]) -> None: ...
 
 
+class EnrichValues:
+    def init(self, context: FixedKeyProcessorContext) -> None:
+        self.context = context
+        ticks = context.schedule(timedelta(seconds=1), PunctuationType.STREAM_TIME, lambda time_ms: time_ms + 1)
+        assert_type(ticks, Cancellable)
+        context.schedule(1, PunctuationType.STREAM_TIME, print)  # type: ignore[arg-type]
+
+    def process(self, record: FixedKeyRecord[str, Order]) -> None:
+        assert_type(record.key, str)
+        self.context.forward(record.with_value(record.value.amount))
+        self.context.forward(Record(record.key, record.value, 0))  # type: ignore[arg-type]
+
+
+class EnrichUsers:
+    def init(self, context: FixedKeyProcessorContext) -> None: ...
+    def process(self, record: FixedKeyRecord[str, User]) -> None: ...
+
+
 assert_type(orders.process(Enrich, Stores.key_value_store("seen", key=str, value=int)), KStream[Any, Any])
+assert_type(orders.process(Enrich, key=str, value=float), KStream[str, float])
+assert_type(orders.process_values(EnrichValues, value=float), KStream[str, float])
+assert_type(orders.process_values(EnrichValues), KStream[str, Any])
 orders.process(OfUsers)  # type: ignore[arg-type]
+orders.process_values(EnrichUsers)  # type: ignore[arg-type]
+assert_type(Topology().add_source("in", "in").add_processor("p", Enrich, "in").add_sink("out", "o", "p"), Topology)
+assert_type(StreamsBuilder(optimize=True, strict_naming=True).topology, Topology)
+StreamsBuilder().stream("in", key=str, value=int, on_deserialization_error=DeadLetter("dead"))
+StreamsConfig(application_id="app", on_processing_error="drop")  # type: ignore[arg-type]
 orders.to("out", partitioner=lambda topic, key, order, partitions: 0)
 orders.to(lambda key, order, context: "out")
+
+held_back = Suppressed.until_time_limit(timedelta(seconds=5), BufferConfig.max_records(100))
+assert_type(users.suppress(held_back), KTable[str, User])
+users.suppress(BufferConfig.unbounded())  # type: ignore[arg-type]
+Suppressed.until_time_limit(5, BufferConfig.unbounded())  # type: ignore[arg-type]
+assert_type(orders.deduplicate(timedelta(seconds=5)), KStream[str, Order])
+assert_type(orders.deduplicate(timedelta(seconds=5), id_selector=lambda key, order: order.amount), KStream[str, Order])
+orders.deduplicate(5)  # type: ignore[arg-type]
+orders.deduplicate(timedelta(seconds=5), id_selector=lambda order: order)  # type: ignore[misc,arg-type]
+Stores.lru_map("latest", key=str, value=int, max_entries="3")  # type: ignore[arg-type]
+Stores.key_value_store("seen", key=str, value=int, ttl=5)  # type: ignore[arg-type]

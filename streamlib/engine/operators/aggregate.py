@@ -7,15 +7,14 @@ record what the initializer gave, as in Kafka Streams.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from struct import Struct
 from typing import Any
 
 from streamlib.engine.inputs import NodeFn
-from streamlib.engine.operators.site import OpenStore, Site, store_error, user_error
+from streamlib.engine.operators.folding import folding_node, folding_of, row_folder
+from streamlib.engine.operators.site import OpenStore, Site, store_error
 from streamlib.records import Headers
 from streamlib.serdes import Serdes
-from streamlib.state.codec import pack_timestamp, unpack_timestamp
 from streamlib.topology import operators as op
 
 _COUNT_ROW = Struct(">qq")  # a timestamped row of a long
@@ -24,29 +23,20 @@ _COUNT_ROW = Struct(">qq")  # a timestamped row of a long
 def compile_count(operator: op.StreamCount, site: Site) -> NodeFn:
     """A count kept as a long is read and written in one step; any other type goes the long way."""
     store = site.store(operator.store)
-    if store.spec.value == Serdes.long():
+    if store.spec.value == Serdes.long() and store.spec.kind == "timestamped_key_value":
         return _count_longs(site, store)
-    return _fold(site, store, lambda: 0, lambda key, value, count: count + 1)
+    return compile_fold(operator, site)
 
 
-def compile_aggregate(operator: op.StreamAggregate, site: Site) -> NodeFn:
-    return _fold(site, site.store(operator.store), operator.initializer, operator.aggregator)
-
-
-def compile_reduce(operator: op.StreamReduce, site: Site) -> NodeFn:
-    reducer = operator.reducer
-    first = object()  # a reduction has no initializer: the first value is the first aggregate
-
-    def aggregator(key: Any, value: Any, aggregate: Any) -> Any:
-        return value if aggregate is first else reducer(aggregate, value)
-
-    return _fold(site, site.store(operator.store), lambda: first, aggregator, first)
+def compile_cogroup_merge(operator: op.CogroupMerge, site: Site) -> NodeFn:
+    return site.forward
 
 
 def _count_longs(site: Site, store: OpenStore) -> NodeFn:
     name, forward, cursor, spec = site.name, site.forward, site.work.cursor, store.spec
     encode_key, get, put = spec.key.encode, store.overlay.get, store.overlay.put
     pack, unpack, sends_old = _COUNT_ROW.pack, _COUNT_ROW.unpack, site.sends_old_values
+    no_row = None if site.cached else 0
 
     def node(key: Any, value: Any, timestamp: int, headers: Headers) -> None:
         if key is None or value is None:
@@ -57,61 +47,19 @@ def _count_longs(site: Site, store: OpenStore) -> NodeFn:
         except Exception as error:
             raise store_error(name, spec, key, value, error) from error
         row = get(raw_key)
-        old = 0
+        count, old = 0, no_row
         if row is not None:
-            stored, old = unpack(row)
+            stored, count = unpack(row)
+            old = count
             if stored > timestamp:
                 timestamp = stored
-        put(raw_key, pack(timestamp, old + 1))
-        forward(key, (old + 1, old if sends_old else None), timestamp, headers)
+        put(raw_key, pack(timestamp, count + 1))
+        forward(key, (count + 1, old if sends_old else None), timestamp, headers)
 
     return node
 
 
-def _fold(
-    site: Site,
-    store: OpenStore,
-    initializer: Callable[[], Any],
-    aggregator: Callable[[Any, Any, Any], Any],
-    no_aggregate: object = None,
-) -> NodeFn:
-    """`no_aggregate` is what an initializer gives that is not an aggregate anybody should see."""
-    name, forward, cursor, spec = site.name, site.forward, site.work.cursor, store.spec
-    encode_key, encode, decode = spec.key.encode, spec.value.encode, spec.value.decode
-    get, put, delete = store.overlay.get, store.overlay.put, store.overlay.delete
-    sends_old = site.sends_old_values
-
-    def node(key: Any, value: Any, timestamp: int, headers: Headers) -> None:
-        if key is None or value is None:
-            cursor.dropped += 1
-            return
-        try:
-            raw_key = encode_key(key)
-        except Exception as error:
-            raise store_error(name, spec, key, value, error) from error
-        row = get(raw_key)
-        result_time = timestamp
-        try:
-            if row is None:
-                old = initializer()
-            else:
-                result_time = max(timestamp, unpack_timestamp(row)[0])
-                old = decode(row[8:])
-            before = None
-            if sends_old and old is not no_aggregate:
-                # Another object: an aggregator may change the one it is given.
-                before = initializer() if row is None else decode(row[8:])
-            new = aggregator(key, value, old)
-        except Exception as error:
-            raise user_error(name, key, error) from error
-        if new is None:
-            delete(raw_key, timestamp)
-        else:
-            try:
-                raw = encode(new)
-            except Exception as error:
-                raise store_error(name, spec, key, new, error) from error
-            put(raw_key, pack_timestamp(result_time) + raw)
-        forward(key, (new, before), result_time, headers)
-
-    return node
+def compile_fold(operator: op.StreamAggregate | op.StreamReduce | op.StreamCount, site: Site) -> NodeFn:
+    """Any of them."""
+    store = site.store(operator.store)
+    return folding_node(site, store, row_folder(folding_of(operator), site, store.spec))

@@ -1,7 +1,8 @@
 """Sinks: encode a record, choose its partition, put it into the outbox.
 
-The default partition is murmur2 of the key's bytes, so that a key lands where any other Kafka client puts it. Records
-without a key go to one partition for a while, then to the next (KIP-480's sticky partitions, without chance in it).
+The default partition is murmur2 of the key's bytes, so that a key lands where any other Kafka client puts it; a key in
+a window lands where the key in it does (`WindowedStreamPartitioner`). Records without a key go to one partition for a
+while, then to the next (KIP-480's sticky partitions, without chance in it).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from streamlib.errors import ProcessingError, SerializationError
 from streamlib.partitioning import KeyPartitioner
 from streamlib.records import Headers, OutRecord
 from streamlib.topology.nodes import SinkNode
+from streamlib.windows import window_bytes
 
 STICKY_RECORDS = 100
 """So many records without a key in a row share a partition, and so a batch."""
@@ -52,6 +54,7 @@ def _partitioned_by_key(node: SinkNode, topic: str, work: Work) -> NodeFn:
     encode_key, encode_value = node.key.encode, node.value.encode
     partition_of = KeyPartitioner(len(slots))
     next_without_key = _sticky(len(slots), work.facts.task_id.partition)
+    window = window_bytes(node.key)
 
     def sink(key: Any, value: Any, timestamp: int, headers: Headers) -> None:
         try:
@@ -59,7 +62,7 @@ def _partitioned_by_key(node: SinkNode, topic: str, work: Work) -> NodeFn:
             raw_value = None if value is None else encode_value(value)
         except Exception as error:
             raise _unencodable(node, topic, key, value, error) from error
-        partition = next_without_key() if raw_key is None else partition_of(raw_key)
+        partition = next_without_key() if raw_key is None else partition_of(raw_key[:-window] if window else raw_key)
         slots[partition].append((raw_key, raw_value, timestamp, headers))
 
     return sink
@@ -117,10 +120,12 @@ def placer(node: SinkNode, topic: str, work: Work) -> Place:
     count, partitioner = len(slots), node.partitioner
     partition_of = KeyPartitioner(count)
     next_without_key = _sticky(count, work.facts.task_id.partition)
+    window = window_bytes(node.key)
 
     def by_key(key: Any, value: Any, record: OutRecord) -> None:
         raw_key = record[0]
-        slots[next_without_key() if raw_key is None else partition_of(raw_key)].append(record)
+        partition = next_without_key() if raw_key is None else partition_of(raw_key[:-window] if window else raw_key)
+        slots[partition].append(record)
 
     def by_user(key: Any, value: Any, record: OutRecord) -> None:
         assert partitioner is not None

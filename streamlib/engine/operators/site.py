@@ -3,21 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
-from streamlib.engine.context import OpenProcessor, TaskFacts
+from streamlib.dsl.processor import PunctuationType
 from streamlib.engine.cursor import Cursor, StreamTime
 from streamlib.engine.inputs import NodeFn
 from streamlib.engine.outbox import Outbox
+from streamlib.engine.punctuation import Punctuation, Punctuator, Schedule
+from streamlib.engine.record_cache import CacheBudget, RecordCache
 from streamlib.errors import ProcessingError, SerializationError, TopologyError
 from streamlib.records import Headers
 from streamlib.state.overlay import Overlay
 from streamlib.topology.nodes import StoreSpec
 
-ValueGetter: TypeAlias = Callable[[Any], Any]
-"""Looks a table's row up: f(key) -> value or None."""
+if TYPE_CHECKING:
+    from streamlib.engine.context import OpenProcessor, TaskFacts
+
+TableRow: TypeAlias = tuple[Any, int]
+"""A row's value, never None, and its timestamp."""
+
+RawRow: TypeAlias = tuple[bytes, int]
+"""An encoded row, and its timestamp."""
+
+
+class TableRows(msgspec.Struct, frozen=True):
+    """Looks the rows of a table up; bind the function you need once, when the operator is compiled.
+
+    Attributes:
+        value: f(key) -> the row's value; None if there is no row.
+        row: f(key) -> the row with its timestamp; None if there is no row.
+        as_of: f(key, timestamp) -> the row that was valid then; None if there was none. Only versioned tables have it.
+        raw: f(encoded key) -> the row as it is stored; None if there is no row. Only stored tables have it.
+    """
+
+    value: Callable[[Any], Any]
+    row: Callable[[Any], TableRow | None]
+    as_of: Callable[[Any, int], TableRow | None] | None = None
+    raw: Callable[[bytes], RawRow | None] | None = None
 
 
 class OpenStore(msgspec.Struct, frozen=True):
@@ -30,19 +54,31 @@ class OpenStore(msgspec.Struct, frozen=True):
 
 class Work(msgspec.Struct, frozen=True):
     """What all nodes of a task share. `getter` finds a table's rows by the name of its node; `processors` are the
-    user's, in the order they were compiled; `stream_times` the operators', by node."""
+    user's, in the order they were compiled; `stream_times` the operators', by node; `global_stores` can be read by all
+    of them; nodes of global stores have no `punctuation`. `behind()`: records are known to wait for the task. `shared`
+    is what several nodes have in common, by a name they agree on."""
 
     cursor: Cursor
     outbox: Outbox
     stores: Mapping[str, OpenStore]
-    getter: Callable[[str], ValueGetter]
+    getter: Callable[[str], TableRows]
     facts: TaskFacts
     processors: list[OpenProcessor]
     stream_times: dict[str, StreamTime]
+    global_stores: Mapping[str, OpenStore] = {}
+    punctuation: Punctuation | None = None
+    caches: dict[str, RecordCache] = {}
+    cache_budget: CacheBudget | None = None
+    behind: Callable[[], bool] = lambda: False
+    shared: dict[str, Any] = {}
 
 
 class Site(msgspec.Struct, frozen=True):
-    """One processor node in the making. `children` in the order they were attached; `forward` calls them all."""
+    """One processor node in the making. `children` in the order they were attached; `forward` calls them all.
+
+    `cached`: `forward` is the record cache of the table that the node makes. Its changes need their old values, None
+    where there was no row. `below_versioned`: changes that come to it may be out of order.
+    """
 
     name: str
     children: Mapping[str, NodeFn]
@@ -50,6 +86,8 @@ class Site(msgspec.Struct, frozen=True):
     stores: Sequence[str]
     sends_old_values: bool
     work: Work
+    cached: bool = False
+    below_versioned: bool = False
 
     def store(self, name: str) -> OpenStore:
         """A store by name."""
@@ -60,6 +98,20 @@ class Site(msgspec.Struct, frozen=True):
     def stream_time(self) -> StreamTime:
         """The operator's own stream time, as it was committed; the operator moves it on."""
         return self.work.stream_times.setdefault(self.name, StreamTime())
+
+    def schedule(
+        self, kind: PunctuationType, interval_ms: int, punctuator: Punctuator, start_ms: int | None = None
+    ) -> Schedule:
+        """Have a function called from time to time; see `Punctuation.schedule`.
+
+        No record is in process then: `cursor.record` is None, and what is forwarded has the time one gives it.
+
+        Raises:
+            TopologyError: no time passes here.
+        """
+        if self.work.punctuation is None:
+            raise TopologyError(f"node {self.name}: nothing can be scheduled where a global store is filled")
+        return self.work.punctuation.schedule(kind, interval_ms, punctuator, start_ms)
 
 
 def fan_out(children: Sequence[NodeFn]) -> NodeFn:

@@ -9,8 +9,18 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
-from streamlib.topology.operators.aggregations import StreamAggregate, StreamCount, StreamReduce
-from streamlib.topology.operators.joins import StreamTableJoin
+from streamlib.topology.operators.aggregations import CogroupMerge, StreamAggregate, StreamCount, StreamReduce
+from streamlib.topology.operators.deduplicate import Deduplicate
+from streamlib.topology.operators.foreign_key import (
+    ForeignKeyKeep,
+    ForeignKeyNotify,
+    ForeignKeyResolve,
+    ForeignKeyRespond,
+    ForeignKeySubscribe,
+    JoinedTable,
+)
+from streamlib.topology.operators.joins import StreamGlobalTableJoin, StreamTableJoin, TableJoin, TableJoinMerge
+from streamlib.topology.operators.sessions import SessionFold
 from streamlib.topology.operators.stateless import (
     Branch,
     DropNullKeys,
@@ -25,15 +35,36 @@ from streamlib.topology.operators.stateless import (
     Process,
     SelectKey,
 )
-from streamlib.topology.operators.tables import StreamToTable, TableFilter, TableMapValues, TableSource, TableToStream
+from streamlib.topology.operators.stream_joins import StreamJoinWindow, StreamSelfJoin, StreamStreamJoin
+from streamlib.topology.operators.suppress import Suppress
+from streamlib.topology.operators.tables import (
+    StreamToTable,
+    TableAggregate,
+    TableFilter,
+    TableMapValues,
+    TableReduce,
+    TableSelect,
+    TableSource,
+    TableToStream,
+    TableTransformValues,
+)
+from streamlib.topology.operators.windows import WindowedFold
 
 __all__ = [
     "Branch",
+    "CogroupMerge",
+    "Deduplicate",
     "DropNullKeys",
     "Filter",
     "FlatMap",
     "FlatMapValues",
     "Foreach",
+    "ForeignKeyKeep",
+    "ForeignKeyNotify",
+    "ForeignKeyResolve",
+    "ForeignKeyRespond",
+    "ForeignKeySubscribe",
+    "JoinedTable",
     "MapRecords",
     "MapValues",
     "Operator",
@@ -41,15 +72,28 @@ __all__ = [
     "Peek",
     "Process",
     "SelectKey",
+    "SessionFold",
     "StreamAggregate",
     "StreamCount",
+    "StreamGlobalTableJoin",
+    "StreamJoinWindow",
     "StreamReduce",
+    "StreamSelfJoin",
+    "StreamStreamJoin",
     "StreamTableJoin",
     "StreamToTable",
+    "Suppress",
+    "TableAggregate",
     "TableFilter",
+    "TableJoin",
+    "TableJoinMerge",
     "TableMapValues",
+    "TableReduce",
+    "TableSelect",
     "TableSource",
     "TableToStream",
+    "TableTransformValues",
+    "WindowedFold",
 ]
 
 Operator: TypeAlias = (
@@ -68,10 +112,30 @@ Operator: TypeAlias = (
     | StreamAggregate
     | StreamReduce
     | StreamCount
+    | WindowedFold
+    | SessionFold
+    | CogroupMerge
     | TableSource
     | StreamToTable
     | TableFilter
     | TableMapValues
+    | TableTransformValues
+    | TableSelect
+    | TableAggregate
+    | TableReduce
+    | TableJoin
+    | TableJoinMerge
     | TableToStream
+    | ForeignKeySubscribe
+    | ForeignKeyKeep
+    | ForeignKeyRespond
+    | ForeignKeyNotify
+    | ForeignKeyResolve
+    | Suppress
+    | Deduplicate
+    | StreamGlobalTableJoin
     | StreamTableJoin
+    | StreamJoinWindow
+    | StreamSelfJoin
+    | StreamStreamJoin
 )

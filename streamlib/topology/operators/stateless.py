@@ -79,6 +79,10 @@ class Branch(msgspec.Struct, frozen=True):
 
 
 class Process(msgspec.Struct, frozen=True):
-    """A user's processor: `supplier()` makes one instance per task (see `streamlib.dsl.processor.Processor`)."""
+    """A user's processor: `supplier()` makes one instance per task (see `streamlib.dsl.processor.Processor`).
+
+    `keeps_key`: it gets and forwards records whose key cannot be changed.
+    """
 
     supplier: Callable[[], Any]
+    keeps_key: bool = False

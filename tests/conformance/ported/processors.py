@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from streamlib import ProcessorContext, Record, Stores, StreamsBuilder
-from streamlib.topology.builder import TopologyBuilder
+from streamlib import (
+    FixedKeyProcessorContext,
+    FixedKeyRecord,
+    Materialized,
+    ProcessorContext,
+    Record,
+    Stores,
+    StreamsBuilder,
+    Topology,
+)
 from tests.conformance.ported.registry import dsl, longs, raw, shown, supplier, texts
 from tests.conformance.ported.times_and_errors import value_time
 
@@ -128,6 +136,44 @@ def hand_made_join(b: StreamsBuilder) -> None:
 
 
 @dsl
+def process_values_fixed_key(b: StreamsBuilder) -> None:
+    class Lengths:
+        def init(self, context: FixedKeyProcessorContext) -> None:
+            self.context = context
+
+        def process(self, record: FixedKeyRecord[str, str]) -> None:
+            self.context.forward(record.with_value(f"{record.key}{len(record.value)}"))
+            if record.value == "red":
+                self.context.forward(record.with_value("again").with_timestamp(record.timestamp + 5))
+
+    texts(b, "in").process_values(Lengths).to("out")
+
+
+@dsl
+def store_from_supplier(b: StreamsBuilder) -> None:
+    class Changes:
+        stores = (Stores.key_value_store("last", key=str, value=str, persistent=False),)
+
+        def init(self, context: FixedKeyProcessorContext) -> None:
+            self.context, self.last = context, context.state_store("last")
+
+        def process(self, record: FixedKeyRecord[str, str]) -> None:
+            if record.value != self.last.get(record.key):
+                self.last.put(record.key, record.value)
+                self.context.forward(record)
+
+    texts(b, "in").process_values(Changes).to("out")
+
+
+@dsl
+def in_memory_and_persistent(b: StreamsBuilder) -> None:
+    grouped = longs(b).group_by_key()
+    for store, persistent, topic in (("m", False, "memory"), ("d", True, "disk")):
+        kept = Materialized(name=store, persistent=persistent)
+        grouped.reduce(lambda one, two: one + two, store=kept).to_stream().to(topic)
+
+
+@dsl
 def top_three(b: StreamsBuilder) -> None:
     def process(context: ProcessorContext, record: Record[str, int]) -> None:
         top = context.state_store("top")
@@ -143,7 +189,7 @@ def top_three(b: StreamsBuilder) -> None:
 
 
 @raw
-def raw_topology(t: TopologyBuilder) -> None:
+def raw_topology(t: Topology) -> None:
     def tag(context: ProcessorContext, record: Record[str, str]) -> None:
         assert context.record_metadata is not None
         context.forward(record.with_value(f"{record.value}@{context.record_metadata.topic}"))
@@ -167,7 +213,7 @@ def raw_topology(t: TopologyBuilder) -> None:
 
 
 @raw
-def raw_topology_extractors(t: TopologyBuilder) -> None:
+def raw_topology_extractors(t: Topology) -> None:
     def even_or_odd(key: str, value: str, context: Any) -> str:
         return "even" if context.timestamp % 2 == 0 else "odd"
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from streamlib import KStream, ProcessorContext, Record, Serdes, StreamsBuilder
-from streamlib.topology.builder import TopologyBuilder
+from streamlib import KStream, ProcessorContext, Record, Serdes, StreamsBuilder, Topology
 
 TOPOLOGIES: dict[str, Callable[[StreamsBuilder], None]] = {}
 INTEGER = Serdes.integer()
@@ -18,9 +17,9 @@ def dsl(steps: Callable[[StreamsBuilder], None]) -> Callable[[StreamsBuilder], N
     return steps
 
 
-def raw(steps: Callable[[TopologyBuilder], None]) -> Callable[[TopologyBuilder], None]:
+def raw(steps: Callable[[Topology], None]) -> Callable[[Topology], None]:
     """The same for topologies made node by node."""
-    TOPOLOGIES[steps.__name__] = lambda builder: steps(builder._builder)
+    TOPOLOGIES[steps.__name__] = lambda builder: steps(builder.topology)
     return steps
 
 

@@ -1,0 +1,118 @@
+"""The record cache: of several updates of a table's row between two commits only the last goes on.
+
+Stores are written at once and read as ever; what is held back is the change for the nodes below. It goes on with the
+old value of the first update and everything else of the last: when the task commits, in the order of last updates, or
+before, oldest first, when all caches of the worker hold more than they may. A row that was not there for the nodes
+below and is gone again is not mentioned at all. Source: `ThreadCache`, `CachingKeyValueStore.putAndMaybeForward`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from streamlib.engine.cursor import Cursor
+from streamlib.engine.inputs import NodeFn
+from streamlib.records import FetchedRecord, Headers, TopicPartition
+from streamlib.topology.nodes import StoreSpec
+
+UPDATE_OVERHEAD_BYTES = 200
+"""About what an update that waits costs beside its key and value."""
+
+
+class CacheBudget:
+    """What the caches of all tasks of a worker may hold together; zero turns them off."""
+
+    __slots__ = ("max_bytes", "used_bytes")
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self.used_bytes = 0
+
+
+class _Update(NamedTuple):
+    """A change that waits, and the record it comes from."""
+
+    key: Any
+    new: Any
+    old: Any
+    timestamp: int
+    headers: Headers
+    partition: TopicPartition | None
+    record: FetchedRecord | None
+    size_bytes: int
+
+
+class RecordCache:
+    """The changes of one table that wait. `forward` is what comes after the table, `with_old` whether it wants to know
+    old values. The table's node has to give them in any case, None where there was no row."""
+
+    def __init__(
+        self, store: StoreSpec, forward: NodeFn, cursor: Cursor, budget: CacheBudget, *, with_old: bool
+    ) -> None:
+        self._identity = _identity(store)
+        self._encode = store.value.encode
+        self._forward = forward
+        self._cursor = cursor
+        self._budget = budget
+        self._with_old = with_old
+        self._waiting: dict[Any, _Update] = {}
+
+    def add(self, key: Any, change: Any, timestamp: int, headers: Headers) -> None:
+        """Hold a change back; what takes the place of `forward` for the table's node."""
+        new, old = change
+        waiting, budget, cursor = self._waiting, self._budget, self._cursor
+        identity, size = self._identity(key)
+        if new is not None:
+            size += len(self._encode(new))
+        before = waiting.pop(identity, None)
+        if before is not None:
+            old = before.old
+            budget.used_bytes -= before.size_bytes
+        budget.used_bytes += size
+        waiting[identity] = _Update(key, new, old, timestamp, headers, cursor.partition, cursor.record, size)
+        while budget.used_bytes > budget.max_bytes and waiting:
+            self._pass_on(next(iter(waiting)))
+
+    def flush(self) -> None:
+        """Let all that waits go on."""
+        while self._waiting:
+            self._pass_on(next(iter(self._waiting)))
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing waits."""
+        return not self._waiting
+
+    def drop(self) -> None:
+        """Forget all that waits: it is rolled back."""
+        self._budget.used_bytes -= sum(update.size_bytes for update in self._waiting.values())
+        self._waiting.clear()
+
+    def _pass_on(self, identity: Any) -> None:
+        update = self._waiting.pop(identity)
+        self._budget.used_bytes -= update.size_bytes
+        if update.new is None and update.old is None:
+            return
+        cursor = self._cursor
+        before = cursor.partition, cursor.record
+        cursor.partition, cursor.record = update.partition, update.record
+        change = (update.new, update.old if self._with_old else None)
+        self._forward(update.key, change, update.timestamp, update.headers)
+        # Not after an error: that one is about the record this came from.
+        cursor.partition, cursor.record = before
+
+
+def _identity(store: StoreSpec) -> Callable[[Any], tuple[Any, int]]:
+    """f(key) -> what tells rows apart, since keys may not be hashable, and how much the key weighs."""
+    encode = store.key.encode
+
+    def of_key(key: Any) -> tuple[Any, int]:
+        raw = encode(key)
+        return raw, len(raw) + UPDATE_OVERHEAD_BYTES
+
+    def of_windowed(key: Any) -> tuple[Any, int]:
+        raw = encode(key.key)
+        return (raw, key.start, key.end), len(raw) + UPDATE_OVERHEAD_BYTES
+
+    return of_key if store.kind == "timestamped_key_value" else of_windowed
