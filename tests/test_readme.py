@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from streamlib import StreamsConfig, Topology
+from streamlib import StreamsConfig, Topology, Windowed, time_windowed
 from streamlib.testing import TopologyTestDriver
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
@@ -38,7 +38,7 @@ def after_each_block() -> list[dict[str, Any]]:
 
 
 def test_every_block_runs(after_each_block: list[dict[str, Any]]) -> None:
-    assert len(after_each_block) == 4
+    assert len(after_each_block) == 5
     config = after_each_block[-1]["config"]
     assert isinstance(config, StreamsConfig)
     assert config.application_id == "revenue"
@@ -51,6 +51,18 @@ def test_the_first_block_counts_words(after_each_block: list[dict[str, Any]]) ->
         driver.input_topic("lines", value=str).pipe_input(None, "To be or not to be", timestamp_ms=0)
         counts = driver.output_topic("word-counts", key=str, value=int)
         assert counts.read_key_values_to_dict() == {"to": 2, "be": 2, "or": 1, "not": 1}
+
+
+def test_the_third_block_joins_and_sums(after_each_block: list[dict[str, Any]]) -> None:
+    names = after_each_block[2]
+    with TopologyTestDriver(names["windowed"]) as driver:
+        orders = driver.input_topic("orders", key=str, value=names["Order"])
+        driver.input_topic("payments", key=str, value=float).pipe_input("ann", 2.0, timestamp_ms=0)
+        orders.pipe_input("ann", names["Order"]("ann", 5.0), timestamp_ms=1_000)
+        orders.pipe_input("bob", names["Order"]("bob", 1.0), timestamp_ms=70_000)
+        assert driver.output_topic("open-amounts", key=str, value=float).read_key_values() == [("ann", 3.0)]
+        revenue = driver.output_topic("revenue-per-minute", key=time_windowed(str, 60_000), value=float)
+        assert revenue.read_key_values() == [(Windowed("ann", 0, 60_000), 5.0)]
 
 
 @pytest.mark.parametrize(("name", "default"), OPTIONS)

@@ -147,6 +147,18 @@ class KStream(Joining[K, V]):
         """
         return self._next("KSTREAM-PEEK-", op.Peek(user_function(action, "peek")), name)
 
+    def print(self, *, label: str | None = None, name: str | None = None) -> None:
+        """Write each record to standard output, as `[label]: key, value`; the end of the line, for a look at things.
+
+        >>> from streamlib.testing import run_stream
+        >>> run_stream(lambda s: s.print(label="in") or s, [("a", 1)])
+        [in]: a, 1
+        [('a', 1)]
+        """
+        node = self._point.builder.name("KSTREAM-PRINTER-", name)
+        shown = node if label is None else label
+        self._point.then(node, op.Foreach(lambda key, value: print(f"[{shown}]: {key}, {value}")))
+
     def foreach(self, action: Callable[[K, V], object], *, name: str | None = None) -> None:
         """Call `action(key, value)` for each record; nothing comes after it.
 
