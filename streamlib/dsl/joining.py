@@ -349,7 +349,7 @@ class Joining(Generic[K, V]):
         self,
         other: KStream[K, Any],
         joiner: Callable[..., Any],
-        windows: JoinWindows,
+        windows: JoinWindows | None = None,
         *,
         with_key: bool = False,
         key: Hint = UNSET,
@@ -407,7 +407,7 @@ class Joining(Generic[K, V]):
         typed = self._typed_for_join(said)
         sides = ("", "") if said.name is None else (f"{said.name}-left", f"{said.name}-right")
         left = self._partitioned_for_join(typed, sides[0] or None)
-        right = left if other is self else other._partitioned_for_join(other._point, sides[1] or None)
+        right = other._partitioned_for_join(typed if other is self else other._point, sides[1] or None)
         if said.step != "join":
             # Of both sides: those of the right one move stream time, even if they match nothing.
             left.builder.keep_null_keys(left.node)

@@ -16,6 +16,7 @@ from streamlib.dsl.materialized import Materialized, StoreOption
 from streamlib.errors import TopologyError
 from streamlib.serdes import Serde, Serdes
 from streamlib.topology import operators as op
+from streamlib.topology.builder import TopologyBuilder
 from streamlib.topology.checks import check_topic_name
 from streamlib.topology.nodes import ProcessorNode, StoreSpec, WindowStoreSpec
 from streamlib.windows import JoinWindows
@@ -65,42 +66,51 @@ def join_streams(left: Point, right: Point, join: StreamJoin) -> Point:
     Raises:
         TopologyError: the options do not fit.
     """
-    builder, windows = left.builder, join.windows
-    names = _names(left, join)
+    builder, windows, options = left.builder, join.windows, _options(join)
+    names = _names(left, join, options)
     sources = left.sources | right.sources
     builder.copartition(sources)
-    specs = _window_specs(left, right, join, names)
+    specs = (
+        _window_spec(left, options[0], join, names.left_store),
+        _window_spec(right, options[1], join, names.right_store),
+    )
     if join.step == "join" and left.node == right.node and builder.optimize:
         return _self_join(left, join, names, specs[0])
-    for spec in specs:
-        builder.add_store(spec)
     corrected = (join.left_outer or join.right_outer) and not windows.is_eager
     waiting = (names.waiting_store,) if corrected else ()
-    if corrected:
-        builder.add_store(_waiting_spec(specs[0], names.waiting_store))
-    for point, is_left in ((left, True), (right, False)):
-        own, other = specs if is_left else (specs[1], specs[0])
-        window = names.left_window if is_left else names.right_window
-        _add(point, window, op.StreamJoinWindow(own.name), (point.node,), (own.name,))
-        operator = op.StreamStreamJoin(
-            left_store=specs[0].name,
-            right_store=specs[1].name,
-            is_left=is_left,
-            joiner=join.joiner,
-            with_key=join.with_key,
-            outer=join.left_outer if is_left else join.right_outer,
-            before_ms=windows.before_ms if is_left else windows.after_ms,
-            after_ms=windows.after_ms if is_left else windows.before_ms,
-            grace_ms=windows.grace_ms,
-            waiting=names.waiting_store if corrected else None,
-        )
-        _add(point, names.left if is_left else names.right, operator, (window,), (other.name, *waiting))
+    for spec in (*specs, *(_waiting_spec(options[0], name) for name in waiting)):
+        _add_store(builder, spec)
+    _add(left, names.left_window, op.StreamJoinWindow(names.left_store), (left.node,), (names.left_store,))
+    this = _operator(join, names, waiting, is_left=True)
+    _add(left, names.left, this, (names.left_window,), (names.right_store, *waiting))
+    _add(left, names.right_window, op.StreamJoinWindow(names.right_store), (right.node,), (names.right_store,))
+    other = _operator(join, names, waiting, is_left=False)
+    _add(left, names.right, other, (names.right_window,), (names.left_store, *waiting))
     _add(left, names.merge, op.PassThrough(), (names.left, names.right), ())
     return msgspec.structs.replace(left, node=names.merge, value=join.result, sources=sources)
 
 
+def _operator(join: StreamJoin, names: _Names, waiting: tuple[str, ...], *, is_left: bool) -> op.StreamStreamJoin:
+    """One side: the right one sees the window from its end."""
+    outer, before_after = (join.left_outer, join.right_outer), (join.windows.before_ms, join.windows.after_ms)
+    own, other = (0, 1) if is_left else (1, 0)
+    return op.StreamStreamJoin(
+        left_store=names.left_store,
+        right_store=names.right_store,
+        is_left=is_left,
+        joiner=join.joiner,
+        with_key=join.with_key,
+        outer=outer[own],
+        other_outer=outer[other],
+        before_ms=before_after[own],
+        after_ms=before_after[other],
+        grace_ms=join.windows.grace_ms,
+        waiting=waiting[0] if waiting else None,
+    )
+
+
 def _self_join(point: Point, join: StreamJoin, names: _Names, spec: WindowStoreSpec) -> Point:
-    point.builder.add_store(spec)
+    _add_store(point.builder, spec)
     windows = join.windows
     _add(point, names.left_window, op.StreamJoinWindow(spec.name), (point.node,), (spec.name,))
     operator = op.StreamSelfJoin(spec.name, join.joiner, join.with_key, windows.before_ms, windows.after_ms)
@@ -112,7 +122,24 @@ def _add(point: Point, name: str, operator: op.Operator, parents: tuple[str, ...
     point.builder.add(ProcessorNode(name=name, operator=operator, parents=parents, stores=stores))
 
 
-def _names(left: Point, join: StreamJoin) -> _Names:
+def _add_store(builder: TopologyBuilder, spec: StoreSpec) -> None:
+    """A store of this join alone: in another one's it would find that one's records."""
+    if spec.name in builder.topology.stores:
+        raise TopologyError(f"two stores are called {spec.name!r}: give those of one join another name by store=")
+    builder.add_store(spec)
+
+
+def _options(join: StreamJoin) -> tuple[Materialized, Materialized]:
+    """How the records of each side are kept."""
+    if not isinstance(join.stores, tuple):
+        both = Materialized.of(join.stores)
+        return both, both
+    if len(join.stores) != 2:
+        raise TopologyError(f"{join.step}: store= is one option for both sides or a pair, not {join.stores!r}")
+    return Materialized.of(join.stores[0]), Materialized.of(join.stores[1])
+
+
+def _names(left: Point, join: StreamJoin, options: tuple[Materialized, Materialized]) -> _Names:
     builder = left.builder
 
     def node(prefix: str, suffix: str) -> tuple[str, str]:
@@ -120,68 +147,72 @@ def _names(left: Point, join: StreamJoin) -> _Names:
         generated = builder.name(prefix)
         return (generated if join.name is None else given_name(f"{join.name}{suffix}")), generated
 
+    # A side is called outer if it is the other one that needs no match.
+    prefixes = "OUTERTHIS" if join.right_outer else "JOINTHIS", "OUTEROTHER" if join.left_outer else "JOINOTHER"
+    suffixes = (
+        "-outer-this-join" if join.right_outer else "-this-join",
+        "-outer-other-join" if join.left_outer else "-other-join",
+    )
     left_window, _ = node("KSTREAM-WINDOWED-", "-this-windowed")
     right_window, _ = node("KSTREAM-WINDOWED-", "-other-windowed")
-    # A side is called outer if it is the other one that needs no match.
-    left_prefix, left_suffix = ("OUTERTHIS", "-outer-this-join") if join.right_outer else ("JOINTHIS", "-this-join")
-    right_prefix, right_suffix = (
-        ("OUTEROTHER", "-outer-other-join") if join.left_outer else ("JOINOTHER", "-other-join")
-    )
-    this, this_generated = node(f"KSTREAM-{left_prefix}-", left_suffix)
-    other, other_generated = node(f"KSTREAM-{right_prefix}-", right_suffix)
+    this, this_generated = node(f"KSTREAM-{prefixes[0]}-", suffixes[0])
+    other, other_generated = node(f"KSTREAM-{prefixes[1]}-", suffixes[1])
     merge, _ = node("KSTREAM-MERGE-", "-merge")
-    base = None if isinstance(join.stores, tuple) else Materialized.of(join.stores).name
+    stores = _store_names(join, options, (this_generated, other_generated), suffixes)
+    return _Names(left_window, right_window, this, other, merge, *stores)
+
+
+def _store_names(
+    join: StreamJoin, options: tuple[Materialized, Materialized], generated: tuple[str, str], suffixes: tuple[str, str]
+) -> tuple[str, str, str]:
+    """Of left, right, and what waits. An option for both sides has the beginning of their names, one of a pair all."""
+    first = options[0].name
     shared = "-outer-shared-join" if join.right_outer else "-left-shared-join"
-    number = this_generated.rpartition("-")[2]
-    return _Names(
-        left_window,
-        right_window,
-        this,
-        other,
-        merge,
-        f"{this_generated if base is None else base + left_suffix}-store",
-        f"{other_generated if base is None else base + right_suffix}-store",
-        f"{f'KSTREAM-OUTERSHARED-{number}' if base is None else base + shared}-store",
-    )
+    number = generated[0][-len("-0000000000") :]
+    waiting = f"KSTREAM-OUTERSHARED{number}-store" if first is None else f"{first}{shared}-store"
+    if isinstance(join.stores, tuple):
+        left, right = (option.name or f"{name}-store" for option, name in zip(options, generated, strict=True))
+    elif first is None:
+        left, right = (f"{name}-store" for name in generated)
+    else:
+        left, right = (f"{first}{suffix}-store" for suffix in suffixes)
+    return left, right, waiting
 
 
-def _window_specs(left: Point, right: Point, join: StreamJoin, names: _Names) -> list[WindowStoreSpec]:
-    pair = isinstance(join.stores, tuple)
-    options = join.stores if isinstance(join.stores, tuple) else (join.stores, join.stores)
-    return [
-        _window_spec(point, Materialized.of(option), join, name, named=pair)
-        for point, option, name in zip((left, right), options, (names.left_store, names.right_store), strict=True)
-    ]
-
-
-def _window_spec(
-    point: Point, materialized: Materialized, join: StreamJoin, generated: str, *, named: bool
-) -> WindowStoreSpec:
-    windows = join.windows
-    needed_ms = windows.before_ms + windows.after_ms + windows.grace_ms
+def _window_spec(point: Point, option: Materialized, join: StreamJoin, name: str) -> WindowStoreSpec:
+    """Records are kept as long as one can come that matches. Each has a key of its own in the changelog, so compacting
+    it would be in vain (`StreamJoinedStoreFactory`)."""
+    for unused in ("retention", "max_entries", "history_retention", "ttl"):
+        if getattr(option, unused) is not None:
+            raise TopologyError(
+                f"store {name}: {unused}= is of no use in a {join.step} of streams, whose windows say which records "
+                "are kept and how long; leave it out"
+            )
+    size_ms = join.windows.before_ms + join.windows.after_ms
     return WindowStoreSpec(
-        name=materialized.name if named and materialized.name is not None else generated,
+        name=name,
         kind="window",
         key=point.key,
         value=point.value,
-        persistent=materialized.persistent,
-        changelog=materialized.changelog,
-        changelog_config=dict(materialized.changelog_config),
-        retention_ms=needed_ms,
-        window_size_ms=windows.before_ms + windows.after_ms,
+        persistent=option.persistent,
+        changelog=option.changelog,
+        changelog_config={"cleanup.policy": "delete", **option.changelog_config},
+        retention_ms=size_ms + join.windows.grace_ms,
+        window_size_ms=size_ms,
         retain_duplicates=True,
     )
 
 
-def _waiting_spec(like: WindowStoreSpec, name: str) -> StoreSpec:
+def _waiting_spec(option: Materialized, name: str) -> StoreSpec:
+    """The store of records without a match, kept as those of the left side are; see `state/join_buffer.py`."""
     return StoreSpec(
         name=name,
         kind="key_value",
         key=Serdes.bytes(),
         value=Serdes.bytes(),
-        persistent=like.persistent,
-        changelog=like.changelog,
-        changelog_config=like.changelog_config,
+        persistent=option.persistent,
+        changelog=option.changelog,
+        changelog_config=dict(option.changelog_config),
     )
 
 

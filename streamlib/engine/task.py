@@ -413,6 +413,8 @@ class Task:
         assert self._phase is not Phase.FAILED, f"task {self.id}: a failed task commits nothing"
         times = self._times()
         moved = [queue for queue in self._queues.values() if queue.position != queue.committed]
+        if any(times.get(node, NO_TIME) < ms for node, ms in self._committed_times.items()):
+            moved = list(self._queues.values())  # a time has gone back, but the highest that an input tells will count
         if not moved and self._changed_by_itself:
             moved = [next(iter(self._queues.values()))]
         self._offered = {queue.partition: queue.offset_to_commit(times) for queue in moved}

@@ -228,7 +228,10 @@ class Worker:
         raise AssertionError(f"worker {self.name} does not run: {self.status}\n{self.log}")
 
     async def stop(self) -> None:
-        """Gracefully, by SIGTERM."""
+        """Gracefully, by SIGTERM. A process that is still being loaded would just die of it."""
+        with anyio.move_on_after(PATIENCE_S):
+            while self.alive and not self.status:
+                await anyio.sleep(0.02)
         self.process.send_signal(signal.SIGTERM)
         code = await self.until_dead()
         assert code == 0, f"worker {self.name} ended with {code}\n{self.log}"

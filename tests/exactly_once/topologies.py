@@ -6,7 +6,7 @@ import re
 import time
 from datetime import timedelta
 
-from streamlib import ProcessorContext, PunctuationType, Record, Stores, StreamsBuilder
+from streamlib import JoinWindows, ProcessorContext, PunctuationType, Record, Stores, StreamsBuilder, TimeWindows
 from streamlib.topology.topology import Topology
 
 
@@ -131,4 +131,35 @@ def by_pattern(source: str, sink: str) -> Topology:
     builder = StreamsBuilder()
     topics = re.compile(re.escape(source) + ".*")
     builder.stream(topics, key=str, value=str).group_by_key().count(store="counts").to_stream().to(sink)
+    return builder.build()
+
+
+def by_foreign_key(source: str, sink: str) -> Topology:
+    """Rows that name a row of another table, `other:value`, joined with it; each last result is right or not."""
+    builder = StreamsBuilder()
+    others = builder.table(f"{source}-others", key=str, value=str)
+    rows = builder.table(source, key=str, value=str)
+    joined = rows.left_join(
+        others,
+        lambda row, other: f"{row}/{other}",
+        foreign_key=lambda row: row.partition(":")[0],
+        other_partitioner=lambda topic, key, value, partitions: ord(key[0]) % partitions,  # as the bench does
+    )
+    joined.to_stream().to(sink)
+    return builder.build()
+
+
+def windowed_pairs(source: str, sink: str) -> Topology:
+    """Pairs of two streams, counted per key and second: three subtopologies' worth of state behind a repartition."""
+    builder = StreamsBuilder()
+    left, right = (builder.stream(topic, key=str, value=str) for topic in (source, f"{source}-others"))
+    windows = JoinWindows.of_time_difference(timedelta(days=1), grace=timedelta(0))
+    pairs = left.join(right, lambda x, y: f"{x}+{y}", windows)
+    (
+        pairs.group_by(lambda key, pair: key + pair[0], key=str, value=str, name="letter")
+        .windowed_by(TimeWindows.of_size(timedelta(days=30_000), grace=timedelta(0)))
+        .count(store="pairs")
+        .to_stream(lambda window, count: window.key, key=str)
+        .to(sink)
+    )
     return builder.build()

@@ -3,28 +3,22 @@
     left  --window--> join with right's store --+--> merge
     right --window--> join with left's store  --+        records are joined first and kept after that
 
-In a left or outer join a record without a match waits in a store that both sides share, by time, side and key, until
+In a left or outer join a record without a match waits in a store that both sides share (`state/join_buffer.py`) until
 nothing can match it any more. Sources: `KStreamJoinWindow`, `KStreamKStreamJoin`, `KStreamKStreamSelfJoin` of Kafka
 Streams 4.3; null keys KIP-962.
-
-    waiting row     8 bytes time + 1 byte (0 right, 1 left) + key   ->   a list of (1 byte side + value), see `_packed`
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from struct import Struct
 from typing import Any
 
-from streamlib.engine.cursor import END_OF_TIME, StreamTime
+from streamlib.engine.cursor import NO_TIME, StreamTime
 from streamlib.engine.inputs import NodeFn
 from streamlib.engine.operators.site import OpenStore, Site, store_error, user_error
 from streamlib.records import Headers
+from streamlib.state.join_buffer import LEFT, JoinBuffer, values_of
 from streamlib.topology import operators as op
-
-_PLACE = Struct(">qB")
-_LENGTH = Struct(">i")
-_RIGHT, _LEFT = 0, 1
 
 
 def compile_stream_join_window(operator: op.StreamJoinWindow, site: Site) -> NodeFn:
@@ -49,7 +43,7 @@ def compile_stream_join_window(operator: op.StreamJoinWindow, site: Site) -> Nod
 def compile_stream_stream_join(operator: op.StreamStreamJoin, site: Site) -> NodeFn:
     """Inner joins need no notion of time; the outer side of the others emits what found nothing."""
     if operator.waiting is not None:
-        return _corrected(operator, site, _shared_waiting(operator, site))
+        return _corrected(operator, site, _shared(operator.waiting, operator, site))
     return _eager(operator, site) if operator.outer else _inner(operator, site)
 
 
@@ -58,6 +52,7 @@ def compile_stream_self_join(operator: op.StreamSelfJoin, site: Site) -> NodeFn:
     store = site.store(operator.store)
     fetch, would_be_seen, decode = store.rows.fetch, store.rows.would_be_seen, store.spec.value.decode
     before_ms, after_ms = operator.before_ms, operator.after_ms
+    meets_itself = before_ms >= 0 and after_ms >= 0
     forward, cursor, encode_key = site.forward, site.work.cursor, _key_encoder(site, store)
     join = _joining(operator, site)
 
@@ -68,7 +63,7 @@ def compile_stream_self_join(operator: op.StreamSelfJoin, site: Site) -> NodeFn:
         raw_key = encode_key(key)
         for at, row in fetch(raw_key, max(0, timestamp - before_ms), max(0, timestamp + after_ms)):
             forward(key, join(key, value, decode(row)), max(at, timestamp), headers)
-        met_itself = not would_be_seen(timestamp)
+        met_itself = not (meets_itself and would_be_seen(timestamp))
         for at, row in fetch(raw_key, max(0, timestamp - after_ms), max(0, timestamp + before_ms)):
             if at > timestamp and not met_itself:
                 met_itself = True
@@ -122,19 +117,13 @@ def _eager(operator: op.StreamStreamJoin, site: Site) -> NodeFn:
 
 def _corrected(operator: op.StreamStreamJoin, site: Site, waiting: _Waiting) -> NodeFn:
     """Either side of a join in which records wait; only those of an outer side do."""
-    outer, side, other_side = operator.outer, int(operator.is_left), int(not operator.is_left)
+    outer, other_outer, side = operator.outer, operator.other_outer, int(operator.is_left)
     store = _other_store(operator, site)
-    fetch, decode = store.rows.fetch, store.spec.value.decode
+    fetch, decode, discard = store.rows.fetch, store.spec.value.decode, waiting.buffer.discard
     before_ms, after_ms = operator.before_ms, operator.after_ms
     check_ms = after_ms + operator.grace_ms
     forward, cursor, encode_key = site.forward, site.work.cursor, _key_encoder(site, store)
-    join, join_sides = _own_first(operator, site), _joining(operator, site)
-    clock = waiting.clock
-
-    def release(timestamp: int, headers: Headers) -> None:
-        for at, released, key, value in waiting.pop_closed(timestamp):
-            left, right = (value, None) if released == _LEFT else (None, value)
-            forward(key, join_sides(key, left, right), at, headers)
+    join, clock, earliest = _own_first(operator, site), waiting.clock, waiting.earliest
 
     def node(key: Any, value: Any, timestamp: int, headers: Headers) -> None:
         if timestamp > clock.ms:
@@ -145,102 +134,97 @@ def _corrected(operator: op.StreamStreamJoin, site: Site, waiting: _Waiting) -> 
         if key is None:
             forward(key, join(key, value, None), timestamp, headers)
             return
-        if timestamp == clock.ms and waiting.earliest + check_ms < timestamp:
-            release(timestamp, headers)
-        raw_key = encode_key(key)
-        matched = False
-        for at, row in fetch(raw_key, max(0, timestamp - before_ms), max(0, timestamp + after_ms)):
+        if timestamp == clock.ms and NO_TIME < earliest.ms < timestamp - check_ms:
+            waiting.release(forward, timestamp, headers)
+        raw_key, last, matched = encode_key(key), max(0, timestamp + after_ms), False
+        for at, row in fetch(raw_key, max(0, timestamp - before_ms), last):
             matched = True
-            waiting.forget(other_side, at, raw_key, timestamp)
+            if other_outer:
+                discard(at, 1 - side, raw_key, timestamp)
             forward(key, join(key, value, decode(row)), max(at, timestamp), headers)
         if matched or not outer:
             return
-        if timestamp + after_ms < clock.ms:
+        if last < clock.ms:
             forward(key, join(key, value, None), timestamp, headers)
         else:
-            waiting.add(side, timestamp, raw_key, value)
+            waiting.add(side, timestamp, key, raw_key, value)
 
     return node
 
 
 class _Waiting:
-    """The records of both sides that have found no match so far; both sides share it.
+    """The records of both sides that have found no match so far; the two nodes share it.
 
-    `earliest` says whether it is worth looking at them.
+    `clock` is the join's stream time. `earliest` tells whether it is worth looking for records that are to go on:
+    NO_TIME if none waits. When it was looked, it is the time of the last one that was looked at, as in Kafka Streams
+    (`TimeTracker.minTime`), so others may go on a record later than they could. Both are committed with the offsets:
+    what goes on when does not depend on restarts.
     """
 
-    def __init__(self, operator: op.StreamStreamJoin, site: Site, clock: StreamTime) -> None:
-        assert operator.waiting is not None
+    def __init__(self, store: str, operator: op.StreamStreamJoin, site: Site) -> None:
         right, left = site.store(operator.right_store).spec, site.store(operator.left_store).spec
         after_left = operator.after_ms if operator.is_left else operator.before_ms
         after_right = operator.before_ms if operator.is_left else operator.after_ms
-        self.clock = clock
-        self._overlay = site.store(operator.waiting).overlay
+        times = site.work.stream_times
+        self.clock = times.setdefault(store, StreamTime())
+        self.earliest = times.setdefault(f"{store}-earliest", StreamTime())
+        self.buffer = JoinBuffer(site.store(store).overlay)
         self._wait_ms = (after_right + operator.grace_ms, after_left + operator.grace_ms)  # by side
         self._specs = (right, left)
         self._name = site.name
-        self.earliest = self._first_time()
+        self._join = _joining(operator, site)
+        if self.earliest.ms == NO_TIME:
+            self._note(self.buffer.first_time())  # of a store whose offsets somebody else has committed
 
-    def add(self, side: int, timestamp: int, key: bytes, value: Any) -> None:
+    def add(self, side: int, timestamp: int, key: Any, raw_key: bytes, value: Any) -> None:
         """A record waits; several of one key, time and side in the order they came."""
         spec = self._specs[side]
         try:
-            raw = bytes((side,)) + spec.value.encode(value)
+            raw = spec.value.encode(value)
         except Exception as error:
             raise store_error(self._name, spec, key, value, error) from error
-        place = _PLACE.pack(timestamp, side) + key
-        before = self._overlay.get(place)
-        self._overlay.put_at(place, _packed([*([] if before is None else _unpacked(before)), raw]), self.clock.ms)
-        self.earliest = min(self.earliest, timestamp)
+        self.buffer.add(timestamp, side, raw_key, raw)
+        self._note(timestamp)
 
-    def forget(self, side: int, timestamp: int, key: bytes, now: int) -> None:
-        """Records have found a match: all of this key, time and side."""
-        place = _PLACE.pack(timestamp, side) + key
-        if self._overlay.get(place) is not None:
-            self._overlay.delete(place, now)
+    def release(self, forward: NodeFn, now: int, headers: Headers) -> None:
+        """Let go on what nothing can match any more, the earliest first, right before left.
 
-    def pop_closed(self, now: int) -> list[tuple[int, int, Any, Any]]:
-        """Take out what nothing can match any more: time, side, key, value, the earliest first, right before left."""
-        closed = list(self._closed())
-        for place, _ in closed:
-            self._overlay.delete(place, now)
-        return [record for place, row in closed for record in self._records(place, row)]
+        One after the other: if the joiner raises, those behind are still there.
+        """
+        for timestamp, side, raw_key, row in self._closed():
+            self.buffer.delete(timestamp, side, raw_key, now)
+            spec = self._specs[side]
+            key = spec.key.decode(raw_key)
+            for raw in values_of(row):
+                value = spec.value.decode(raw)
+                joined = self._join(key, value, None) if side == LEFT else self._join(key, None, value)
+                forward(key, joined, timestamp, headers)
 
-    def _closed(self) -> Iterator[tuple[bytes, bytes]]:
-        """Looks until both sides have one that is still open. `earliest` becomes the time of the last one looked at, as
-        in Kafka Streams: others may then come out a record later than they could."""
-        self.earliest = END_OF_TIME
+    def _closed(self) -> Iterator[tuple[int, int, bytes, bytes]]:
+        """Looks until there was one of each side that is still open."""
+        now = self.clock.ms
         open_sides: set[int] = set()
-        for place, row in self._overlay.scan():
-            timestamp, side = _PLACE.unpack_from(place)
-            self.earliest = timestamp
+        self.earliest.ms = NO_TIME
+        for timestamp, side, key, row in self.buffer.rows():
+            self.earliest.ms = timestamp
             if len(open_sides) == len(self._wait_ms):
                 return
-            if timestamp + self._wait_ms[side] < self.clock.ms:
-                yield place, row
+            if timestamp + self._wait_ms[side] < now:
+                yield timestamp, side, key, row
             else:
                 open_sides.add(side)
 
-    def _records(self, place: bytes, row: bytes) -> Iterator[tuple[int, int, Any, Any]]:
-        timestamp, side = _PLACE.unpack_from(place)
-        spec = self._specs[side]
-        key = spec.key.decode(place[_PLACE.size :])
-        for raw in _unpacked(row):
-            yield timestamp, side, key, spec.value.decode(raw[1:])
-
-    def _first_time(self) -> int:
-        first = next(self._overlay.scan(), None)
-        return END_OF_TIME if first is None else _PLACE.unpack_from(first[0])[0]
+    def _note(self, timestamp: int | None) -> None:
+        if timestamp is not None and (self.earliest.ms == NO_TIME or timestamp < self.earliest.ms):
+            self.earliest.ms = timestamp
 
 
-def _shared_waiting(operator: op.StreamStreamJoin, site: Site) -> _Waiting:
+def _shared(store: str, operator: op.StreamStreamJoin, site: Site) -> _Waiting:
     """The two sides are compiled one after the other; the first makes what they share."""
-    assert operator.waiting is not None
     shared = site.work.shared
-    if operator.waiting not in shared:
-        clock = site.work.stream_times.setdefault(operator.waiting, StreamTime())
-        shared[operator.waiting] = _Waiting(operator, site, clock)
-    waiting = shared[operator.waiting]
+    if store not in shared:
+        shared[store] = _Waiting(store, operator, site)
+    waiting = shared[store]
     assert isinstance(waiting, _Waiting)
     return waiting
 
@@ -279,20 +263,3 @@ def _own_first(operator: op.StreamStreamJoin, site: Site) -> Callable[[Any, Any,
     """f(key, value of this side, value of the other side)."""
     join = _joining(operator, site)
     return join if operator.is_left else lambda key, own, other: join(key, other, own)
-
-
-def _packed(values: list[bytes]) -> bytes:
-    """A list as Kafka's `ListSerde` writes one of elements of varying length: a byte 1, their number, then each with
-    its length in front."""
-    return b"".join([b"\x01", _LENGTH.pack(len(values)), *(_LENGTH.pack(len(raw)) + raw for raw in values)])
-
-
-def _unpacked(data: bytes) -> list[bytes]:
-    at = 1 + _LENGTH.size
-    values = []
-    for _ in range(_LENGTH.unpack_from(data, 1)[0]):
-        length = _LENGTH.unpack_from(data, at)[0]
-        at += _LENGTH.size
-        values.append(data[at : at + length])
-        at += length
-    return values

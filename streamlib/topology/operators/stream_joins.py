@@ -21,7 +21,7 @@ class StreamStreamJoin(msgspec.Struct, frozen=True):
     `before_ms` before to `after_ms` after.
 
     `outer`: a record of this side that finds no match is emitted alone: at once, or if `waiting` names a store, when
-    its window and grace have passed without one.
+    its window and grace have passed without one. `other_outer`: so is one of the other side.
     """
 
     left_store: str
@@ -30,6 +30,7 @@ class StreamStreamJoin(msgspec.Struct, frozen=True):
     joiner: Callable[..., Any]
     with_key: bool
     outer: bool
+    other_outer: bool
     before_ms: int
     after_ms: int
     grace_ms: int
