@@ -116,18 +116,19 @@ class TimeWindows(msgspec.Struct, frozen=True):
     grace_ms: int
 
     @classmethod
-    def of_size(cls, size: timedelta, *, grace: timedelta) -> Self:
+    def of_size(cls, size: timedelta, *, grace: timedelta | None = None) -> Self:
         """Windows of this size, one after the other.
 
         Args:
             size: how long a window is.
-            grace: how late a record may come and still count, measured in stream time from the window's end.
+            grace: how late a record may come and still count, measured in stream time from the window's end. It has to
+                be said.
 
         Raises:
             TopologyError: a duration is negative, the size zero, or one is not a timedelta.
         """
         size_ms = duration_ms(size, "the size of a window", positive=True)
-        return cls(size_ms, size_ms, duration_ms(grace, "the grace of a window"))
+        return cls(size_ms, size_ms, _grace_ms(grace))
 
     def advance_by(self, advance: timedelta) -> TimeWindows:
         """A window every `advance`, so that windows overlap.
@@ -181,15 +182,13 @@ class SlidingWindows(msgspec.Struct, frozen=True):
     grace_ms: int
 
     @classmethod
-    def of_time_difference(cls, difference: timedelta, *, grace: timedelta) -> Self:
+    def of_time_difference(cls, difference: timedelta, *, grace: timedelta | None = None) -> Self:
         """Windows in which the last record is at most `difference` after the first.
 
         Raises:
             TopologyError: a duration is negative or no timedelta.
         """
-        return cls(
-            duration_ms(difference, "the difference of sliding windows"), duration_ms(grace, "the grace of a window")
-        )
+        return cls(duration_ms(difference, "the difference of sliding windows"), _grace_ms(grace))
 
 
 class SessionWindows(msgspec.Struct, frozen=True):
@@ -203,7 +202,7 @@ class SessionWindows(msgspec.Struct, frozen=True):
     grace_ms: int
 
     @classmethod
-    def of_inactivity_gap(cls, gap: timedelta, *, grace: timedelta) -> Self:
+    def of_inactivity_gap(cls, gap: timedelta, *, grace: timedelta | None = None) -> Self:
         """A session ends when its key has no record for longer than `gap`.
 
         Raises:
@@ -211,7 +210,7 @@ class SessionWindows(msgspec.Struct, frozen=True):
         """
         return cls(
             duration_ms(gap, "the inactivity gap of sessions", positive=True),
-            duration_ms(grace, "the grace of a window"),
+            _grace_ms(grace),
         )
 
 
@@ -246,14 +245,14 @@ class JoinWindows(msgspec.Struct, frozen=True):
         return cls(difference_ms, difference_ms, max(_DAY_MS - 2 * difference_ms, 0), is_eager=True)
 
     @classmethod
-    def of_time_difference(cls, difference: timedelta, *, grace: timedelta) -> Self:
+    def of_time_difference(cls, difference: timedelta, *, grace: timedelta | None = None) -> Self:
         """Records at most `difference` apart match, whichever came first.
 
         Raises:
             TopologyError: a duration is negative or no timedelta.
         """
         difference_ms = duration_ms(difference, "the difference of a join window")
-        return cls(difference_ms, difference_ms, duration_ms(grace, "the grace of a window"))
+        return cls(difference_ms, difference_ms, _grace_ms(grace))
 
     def before(self, before: timedelta) -> JoinWindows:
         """How far the right record may lie before the left one; negative: how far after it at least."""
@@ -271,6 +270,14 @@ class JoinWindows(msgspec.Struct, frozen=True):
                 "the window is empty"
             )
         return windows
+
+
+def _grace_ms(grace: object) -> int:
+    if grace is None:
+        raise TopologyError(
+            "windows need a grace: how late a record may be and still count; grace=timedelta(0) if late ones should not"
+        )
+    return duration_ms(grace, "the grace of a window")
 
 
 def _signed_ms(duration: object) -> int:

@@ -414,7 +414,7 @@ class Task:
         times = self._times()
         moved = [queue for queue in self._queues.values() if queue.position != queue.committed]
         if any(times.get(node, NO_TIME) < ms for node, ms in self._committed_times.items()):
-            moved = list(self._queues.values())  # a time has gone back, but the highest that an input tells will count
+            moved = list(self._queues.values())  # a time went back, and of what inputs tell the highest counts
         if not moved and self._changed_by_itself:
             moved = [next(iter(self._queues.values()))]
         self._offered = {queue.partition: queue.offset_to_commit(times) for queue in moved}

@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 
 from streamlib import (
     EmitStrategy,
+    JoinWindows,
     KTable,
     LateRecord,
     Materialized,
     ProcessingError,
+    SessionWindows,
     SlidingWindows,
     StreamsBuilder,
     TimeWindowedKStream,
@@ -565,3 +567,17 @@ def test_two_windowed_tables_cannot_share_a_store() -> None:
     grouped.windowed_by(tumbling(5)).count(store="w")
     with pytest.raises(TopologyError, match="two stores are called 'w'"):
         grouped.windowed_by(tumbling(6)).count(store="w")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: TimeWindows.of_size(timedelta(seconds=1)),
+        lambda: SlidingWindows.of_time_difference(timedelta(seconds=1)),
+        lambda: SessionWindows.of_inactivity_gap(timedelta(seconds=1)),
+        lambda: JoinWindows.of_time_difference(timedelta(seconds=1)),
+    ],
+)
+def test_windows_without_a_grace_are_refused(make: Callable[[], object]) -> None:
+    with pytest.raises(TopologyError, match=r"windows need a grace: .* grace=timedelta\(0\) if late ones should not"):
+        make()

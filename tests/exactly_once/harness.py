@@ -230,7 +230,7 @@ class Worker:
     async def stop(self) -> None:
         """Gracefully, by SIGTERM. A process that is still being loaded would just die of it."""
         with anyio.move_on_after(PATIENCE_S):
-            while self.alive and not self.status:
+            while self.alive and self.status.get("state", "CREATED") == "CREATED":
                 await anyio.sleep(0.02)
         self.process.send_signal(signal.SIGTERM)
         code = await self.until_dead()

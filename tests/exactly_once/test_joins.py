@@ -14,7 +14,8 @@ async def test_rows_are_joined_with_those_they_name_through_a_kill(bench: Bench)
     others_topic = f"{bench.source}-others"
     await bench.create_topic(others_topic)
     first, second = bench.start(name="w1"), bench.start(name="w2")
-    rows, others = {}, {}
+    rows: dict[str, str] = {}
+    others: dict[str, str] = {}
     for turn in range(6):
         new_rows = [(key, f"{KEYS[(number * 3 + turn) % 5]}:{turn}") for number, key in enumerate(KEYS)]
         new_others = [(key, f"{key}{turn}") for key in KEYS[turn % 3 :: 2]]

@@ -18,6 +18,7 @@ from streamlib import (
     EmitStrategy,
     FixedKeyProcessorContext,
     FixedKeyRecord,
+    JoinWindows,
     KGroupedStream,
     KGroupedTable,
     KStream,
@@ -180,6 +181,20 @@ orders.left_join(users, lambda order, user: user.name)  # type: ignore[union-att
 prices = builder.table("prices", key=str, value=float, store=Materialized(history_retention=timedelta(hours=1)))
 assert_type(orders.join(prices, lambda order, price: price, grace=timedelta(minutes=1)), KStream[str, float])
 orders.join(prices, lambda order, price: price, grace=60)  # type: ignore[call-overload]
+visits = builder.stream("visits", key=str, value=User)
+hour = JoinWindows.of_time_difference(timedelta(hours=1), grace=timedelta(0))
+assert_type(orders.join(visits, lambda order, visit: (order, visit), hour), KStream[str, tuple[Order, User]])
+assert_type(orders.join(visits, lambda key, order, visit: key, hour, with_key=True, store="j"), KStream[str, str])
+assert_type(orders.left_join(visits, lambda order, visit: visit, hour, store=("l", "r")), KStream[str, User | None])
+assert_type(
+    orders.outer_join(visits, lambda order, visit: (order, visit), JoinWindows.eager(timedelta(hours=1))),
+    KStream[str, tuple[Order | None, User | None]],
+)
+orders.left_join(visits, lambda order, visit: visit.name, hour)  # type: ignore[union-attr]
+orders.join(visits, lambda order, visit: visit)  # type: ignore[call-overload]
+orders.join(users, lambda order, user: user, hour)  # type: ignore[call-overload]
+orders.outer_join(users, lambda order, user: user, hour)  # type: ignore[call-overload]
+JoinWindows.of_time_difference(5, grace=timedelta(0))  # type: ignore[arg-type]
 names = users.map_values(lambda user: user.name)
 assert_type(users.join(names, lambda user, name: (user, name)), KTable[str, tuple[User, str]])
 assert_type(users.left_join(names, lambda user, name: name), KTable[str, str | None])

@@ -50,9 +50,9 @@ def compile_stream_stream_join(operator: op.StreamStreamJoin, site: Site) -> Nod
 def compile_stream_self_join(operator: op.StreamSelfJoin, site: Site) -> NodeFn:
     """As left, then as right side; the match with itself comes where it would be found, if it would be."""
     store = site.store(operator.store)
-    fetch, would_be_seen, decode = store.rows.fetch, store.rows.would_be_seen, store.spec.value.decode
+    fetch, observe, would_be_seen = store.rows.fetch, store.rows.observe, store.rows.would_be_seen
+    decode = store.spec.value.decode
     before_ms, after_ms = operator.before_ms, operator.after_ms
-    meets_itself = before_ms >= 0 and after_ms >= 0
     forward, cursor, encode_key = site.forward, site.work.cursor, _key_encoder(site, store)
     join = _joining(operator, site)
 
@@ -63,8 +63,10 @@ def compile_stream_self_join(operator: op.StreamSelfJoin, site: Site) -> NodeFn:
         raw_key = encode_key(key)
         for at, row in fetch(raw_key, max(0, timestamp - before_ms), max(0, timestamp + after_ms)):
             forward(key, join(key, value, decode(row)), max(at, timestamp), headers)
-        met_itself = not (meets_itself and would_be_seen(timestamp))
-        for at, row in fetch(raw_key, max(0, timestamp - after_ms), max(0, timestamp + before_ms)):
+        observe(timestamp)  # the left side would have kept it by now
+        first, last = max(0, timestamp - after_ms), max(0, timestamp + before_ms)
+        met_itself = not (first <= timestamp <= last and would_be_seen(timestamp))
+        for at, row in fetch(raw_key, first, last):
             if at > timestamp and not met_itself:
                 met_itself = True
                 forward(key, join(key, value, value), timestamp, headers)
