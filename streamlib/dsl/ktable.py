@@ -234,7 +234,7 @@ class KTable(Generic[K, V]):
 
     def group_by(
         self,
-        selector: Callable[[K, V], tuple[K2 | None, V2 | None]],
+        selector: Callable[[K, V], tuple[K2 | None, V2 | None] | None],
         *,
         key: Hint = UNSET,
         value: Hint = UNSET,
@@ -242,8 +242,8 @@ class KTable(Generic[K, V]):
     ) -> KGroupedTable[K2, V2]:
         """Group the rows by new keys: `selector(key, value)` gives the group's key and the value to fold.
 
-        Goes through the repartition topic `<application_id>-<name>-repartition`. A row for which one of them is None
-        belongs to no group.
+        Goes through the repartition topic `<application_id>-<name>-repartition`. A row for which there is no pair, or
+        one of the two is None, belongs to no group.
 
         Args:
             selector: has to give the same for the same row; it is asked again when the row changes or goes.

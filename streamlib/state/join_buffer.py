@@ -28,12 +28,14 @@ class JoinBuffer:
 
     def __init__(self, overlay: Overlay) -> None:
         self._overlay = overlay
+        self._first = b""  # no row is before this key: what was deleted there need not be passed again and again
 
     def add(self, timestamp: int, side: int, key: bytes, value: bytes) -> None:
         """A record waits, behind those of the same key, time and side."""
         place = _PLACE.pack(timestamp, side) + key
         row = _appended(self._overlay.get(place), bytes((side,)) + value)
         self._overlay.put_at(place, row, timestamp)
+        self._first = min(self._first, place)
 
     def discard(self, timestamp: int, side: int, key: bytes, now: int) -> None:
         """Forget all records of this key, time and side, if any wait. `now` is the time of the tombstone."""
@@ -46,10 +48,14 @@ class JoinBuffer:
         self._overlay.delete(_PLACE.pack(timestamp, side) + key, now)
 
     def rows(self) -> Iterator[tuple[int, int, bytes, bytes]]:
-        """Time, side, key and row, in their order; `values_of` takes the row apart."""
-        for place, row in self._overlay.scan():
+        """Time, side, key and row, in their order; `values_of` takes the row apart. They may be deleted on the way."""
+        all_deleted, changes = True, self._overlay.changes
+        for place, row in self._overlay.scan(self._first):
+            if all_deleted:
+                self._first = place
             timestamp, side = _PLACE.unpack_from(place)
             yield timestamp, side, place[_PLACE.size :], row
+            all_deleted = all_deleted and changes.get(place, row) is None
 
     def first_time(self) -> int | None:
         """The time of the earliest that waits."""

@@ -17,7 +17,7 @@ from streamlib.engine.cursor import NO_TIME, StreamTime
 from streamlib.engine.inputs import NodeFn
 from streamlib.engine.operators.site import OpenStore, Site, store_error, user_error
 from streamlib.records import Headers
-from streamlib.state.join_buffer import LEFT, JoinBuffer, values_of
+from streamlib.state.join_buffer import JoinBuffer, values_of
 from streamlib.topology import operators as op
 
 
@@ -126,6 +126,12 @@ def _corrected(operator: op.StreamStreamJoin, site: Site, waiting: _Waiting) -> 
     check_ms = after_ms + operator.grace_ms
     forward, cursor, encode_key = site.forward, site.work.cursor, _key_encoder(site, store)
     join, clock, earliest = _own_first(operator, site), waiting.clock, waiting.earliest
+    wait = _adding(operator, site, waiting)
+
+    def release(now: int, headers: Headers) -> None:
+        for at, released, key, value in waiting.take_closed(now):
+            joined = join(key, value, None) if released == side else join(key, None, value)
+            forward(key, joined, at, headers)
 
     def node(key: Any, value: Any, timestamp: int, headers: Headers) -> None:
         if timestamp > clock.ms:
@@ -137,7 +143,7 @@ def _corrected(operator: op.StreamStreamJoin, site: Site, waiting: _Waiting) -> 
             forward(key, join(key, value, None), timestamp, headers)
             return
         if timestamp == clock.ms and NO_TIME < earliest.ms < timestamp - check_ms:
-            waiting.release(forward, timestamp, headers)
+            release(timestamp, headers)
         raw_key, last, matched = encode_key(key), max(0, timestamp + after_ms), False
         for at, row in fetch(raw_key, max(0, timestamp - before_ms), last):
             matched = True
@@ -149,9 +155,24 @@ def _corrected(operator: op.StreamStreamJoin, site: Site, waiting: _Waiting) -> 
         if last < clock.ms:
             forward(key, join(key, value, None), timestamp, headers)
         else:
-            waiting.add(side, timestamp, key, raw_key, value)
+            wait(key, raw_key, value, timestamp)
 
     return node
+
+
+def _adding(operator: op.StreamStreamJoin, site: Site, waiting: _Waiting) -> Callable[[Any, bytes, Any, int], None]:
+    """f(key, encoded key, value, time): a record of this side waits."""
+    spec = site.store(operator.left_store if operator.is_left else operator.right_store).spec
+    name, encode, side, add = site.name, spec.value.encode, int(operator.is_left), waiting.add
+
+    def wait(key: Any, raw_key: bytes, value: Any, timestamp: int) -> None:
+        try:
+            raw = encode(value)
+        except Exception as error:
+            raise store_error(name, spec, key, value, error) from error
+        add(timestamp, side, raw_key, raw)
+
+    return wait
 
 
 class _Waiting:
@@ -173,34 +194,25 @@ class _Waiting:
         self.buffer = JoinBuffer(site.store(store).overlay)
         self._wait_ms = (after_right + operator.grace_ms, after_left + operator.grace_ms)  # by side
         self._specs = (right, left)
-        self._name = site.name
-        self._join = _joining(operator, site)
         if self.earliest.ms == NO_TIME:
             self._note(self.buffer.first_time())  # of a store whose offsets somebody else has committed
 
-    def add(self, side: int, timestamp: int, key: Any, raw_key: bytes, value: Any) -> None:
+    def add(self, timestamp: int, side: int, key: bytes, value: bytes) -> None:
         """A record waits; several of one key, time and side in the order they came."""
-        spec = self._specs[side]
-        try:
-            raw = spec.value.encode(value)
-        except Exception as error:
-            raise store_error(self._name, spec, key, value, error) from error
-        self.buffer.add(timestamp, side, raw_key, raw)
+        self.buffer.add(timestamp, side, key, value)
         self._note(timestamp)
 
-    def release(self, forward: NodeFn, now: int, headers: Headers) -> None:
-        """Let go on what nothing can match any more, the earliest first, right before left.
+    def take_closed(self, now: int) -> Iterator[tuple[int, int, Any, Any]]:
+        """Time, side, key and value of what nothing can match any more, the earliest first, right before left.
 
-        One after the other: if the joiner raises, those behind are still there.
+        They are taken out one after the other: if the joiner raises, those behind are still there.
         """
         for timestamp, side, raw_key, row in self._closed():
             self.buffer.delete(timestamp, side, raw_key, now)
             spec = self._specs[side]
             key = spec.key.decode(raw_key)
             for raw in values_of(row):
-                value = spec.value.decode(raw)
-                joined = self._join(key, value, None) if side == LEFT else self._join(key, None, value)
-                forward(key, joined, timestamp, headers)
+                yield timestamp, side, key, spec.value.decode(raw)
 
     def _closed(self) -> Iterator[tuple[int, int, bytes, bytes]]:
         """Looks until there was one of each side that is still open."""

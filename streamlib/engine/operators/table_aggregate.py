@@ -26,14 +26,15 @@ Fold: TypeAlias = Callable[[Any, Any, Any], Any]
 
 
 def compile_table_select(operator: op.TableSelect, site: Site) -> NodeFn:
-    """A null group key or group value counts as no row."""
+    """No pair, a null group key and a null group value count as no row (`KTableRepartitionMap`)."""
     name, forward, selector = site.name, site.forward, operator.selector
 
     def select(key: Any, value: Any) -> tuple[Any, Any] | None:
         if value is None:
             return None
         try:
-            group, selected = selector(key, value)
+            pair = selector(key, value)
+            group, selected = (None, None) if pair is None else pair
         except Exception as error:
             raise user_error(name, key, error) from error
         return None if group is None or selected is None else (group, selected)

@@ -53,7 +53,7 @@ class TableSelect(msgspec.Struct, frozen=True):
     Forwards changes under the group key: one if the group stays, a removal and an addition if it moves.
     """
 
-    selector: Callable[[Any, Any], tuple[Any, Any]]
+    selector: Callable[[Any, Any], tuple[Any, Any] | None]
 
 
 class TableAggregate(msgspec.Struct, frozen=True):
