@@ -44,6 +44,9 @@ class State(Enum):
     """An application's life, in Kafka Streams' words.
 
     CREATED -> REBALANCING <-> RUNNING -> PENDING_SHUTDOWN -> NOT_RUNNING, or by way of an error to ERROR.
+
+    >>> State.RUNNING.value
+    'RUNNING'
     """
 
     CREATED = "CREATED"
@@ -91,6 +94,12 @@ class KafkaStreams:
         topology: what to run, from `StreamsBuilder.build()`.
         config: how to run it.
         connect: makes the connection to Kafka; only tests need another than the default.
+
+    >>> from streamlib import StreamsBuilder
+    >>> builder = StreamsBuilder()
+    >>> builder.stream("in").to("out")
+    >>> KafkaStreams(builder.build(), StreamsConfig(application_id="copy")).state
+    <State.CREATED: 'CREATED'>
     """
 
     def __init__(self, topology: Topology, config: StreamsConfig, *, connect: Connect | None = None) -> None:

@@ -11,11 +11,21 @@ from streamlib.errors import ConfigError
 
 
 class Fail(msgspec.Struct, frozen=True, tag="fail"):
-    """Stop the application with the error. Nothing of the record is committed; it is read again after a restart."""
+    """Stop the application with the error. Nothing of the record is committed; it is read again after a restart.
+
+    >>> from streamlib import StreamsConfig
+    >>> StreamsConfig(application_id="app", on_processing_error=Fail()).on_processing_error
+    Fail()
+    """
 
 
 class Skip(msgspec.Struct, frozen=True, tag="skip"):
-    """Go on without the record: it is counted and logged."""
+    """Go on without the record: it is counted and logged.
+
+    >>> from streamlib import StreamsConfig
+    >>> StreamsConfig(application_id="app", on_deserialization_error=Skip()).on_deserialization_error
+    Skip()
+    """
 
 
 class DeadLetter(msgspec.Struct, frozen=True, tag="dead_letter"):

@@ -146,7 +146,11 @@ class FixedKeyRecord(msgspec.Struct, Generic[K, V], frozen=True):
 
 
 class RecordMetadata(NamedTuple):
-    """Where the record that is being processed came from."""
+    """Where the record that is being processed came from.
+
+    >>> RecordMetadata("orders", 3, 42).offset
+    42
+    """
 
     topic: str
     partition: int

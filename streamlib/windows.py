@@ -57,7 +57,11 @@ def duration_ms(duration: object, what: str, *, positive: bool = False) -> int:
 
 
 class Window(NamedTuple):
-    """A span of time in ms since the epoch; whether `end` belongs to it depends on the kind of window."""
+    """A span of time in ms since the epoch; whether `end` belongs to it depends on the kind of window.
+
+    >>> Window(0, 5000).end
+    5000
+    """
 
     start: int
     end: int
@@ -94,6 +98,16 @@ class LateRecord(NamedTuple, Generic[K, V]):
         timestamp: the record's time, in ms.
         window: the window it would have counted in; its `end` plus the grace is behind stream time.
         stream_time: the operator's stream time, in ms: the highest timestamp it has accepted.
+
+    >>> from streamlib.testing import run_stream
+    >>> second = TimeWindows.of_size(timedelta(seconds=1), grace=timedelta(0))
+    >>> def told(late):
+    ...     print(late.key, late.timestamp, late.window, late.stream_time)
+    >>> def counts(stream):
+    ...     windows = stream.group_by_key().windowed_by(second, on_late=told).count()
+    ...     return windows.to_stream(lambda window, count: window.key, key=str)
+    >>> _ = run_stream(counts, [("a", 1, 5_000), ("a", 1, 100)])
+    a 100 Window(start=0, end=1000) 5000
     """
 
     key: K

@@ -19,6 +19,10 @@ class GlobalKTable(Generic[K, V]):
 
     Attributes:
         store: the name of its store, for processors and queries.
+
+    >>> from streamlib import StreamsBuilder
+    >>> StreamsBuilder().global_table("countries", key=str, value=str, store="countries").store
+    'countries'
     """
 
     def __init__(self, builder: TopologyBuilder, store: str) -> None:

@@ -14,7 +14,11 @@ VIn = TypeVar("VIn")
 
 
 class PunctuationType(Enum):
-    """Which time makes a punctuator due."""
+    """Which time makes a punctuator due.
+
+    >>> [kind.value for kind in PunctuationType]
+    ['stream_time', 'wall_clock_time']
+    """
 
     STREAM_TIME = "stream_time"
     """The highest timestamp of the task's records: moves only with records, and the same way when they are redone."""
@@ -23,7 +27,22 @@ class PunctuationType(Enum):
 
 
 class Cancellable(Protocol):
-    """What `schedule` returns."""
+    """What `schedule` returns.
+
+    >>> from datetime import timedelta
+    >>> from streamlib.testing import run_stream
+    >>> class Once:
+    ...     def init(self, context):
+    ...         self.context = context
+    ...         self.schedule = context.schedule(timedelta(seconds=1), PunctuationType.STREAM_TIME, self.punctuate)
+    ...     def punctuate(self, now_ms):
+    ...         self.context.forward(Record("now", now_ms, now_ms))
+    ...         self.schedule.cancel()
+    ...     def process(self, record):
+    ...         pass
+    >>> run_stream(lambda s: s.process(Once, key=str, value=int), [("a", 1, 1_500), ("a", 1, 9_000)])
+    [('now', 1500)]
+    """
 
     def cancel(self) -> None:
         """Never call the punctuator again; harmless when repeated, and within the punctuator."""
@@ -113,7 +132,17 @@ class ProcessingContext(Protocol):
 
 
 class ProcessorContext(ProcessingContext, Protocol):
-    """What a processor of `process` is given at `init`."""
+    """What a processor of `process` is given at `init`.
+
+    >>> from streamlib.testing import run_stream
+    >>> class Where:
+    ...     def init(self, context):
+    ...         self.context = context
+    ...     def process(self, record):
+    ...         self.context.forward(record.with_value(self.context.record_metadata.offset))
+    >>> run_stream(lambda s: s.process(Where, value=int), [("a", 7), ("b", 8)])
+    [('a', 0), ('b', 1)]
+    """
 
     def forward(self, record: Record[Any, Any], child: str | None = None) -> None:
         """Hand a record to all children, or to one by name; returns when they are done with it."""
@@ -121,7 +150,17 @@ class ProcessorContext(ProcessingContext, Protocol):
 
 
 class FixedKeyProcessorContext(ProcessingContext, Protocol):
-    """What a processor of `process_values` is given at `init`."""
+    """What a processor of `process_values` is given at `init`.
+
+    >>> from streamlib.testing import run_stream
+    >>> class Clock:
+    ...     def init(self, context):
+    ...         self.context = context
+    ...     def process(self, record):
+    ...         self.context.forward(record.with_value(self.context.stream_time_ms))
+    >>> run_stream(lambda s: s.process_values(Clock, value=int), [("a", 7, 500), ("b", 8, 300)])
+    [('a', 500), ('b', 500)]
+    """
 
     def forward(self, record: FixedKeyRecord[Any, Any], child: str | None = None) -> None:
         """As that of `ProcessorContext`, for records under the key of the one in process."""
@@ -129,7 +168,18 @@ class FixedKeyProcessorContext(ProcessingContext, Protocol):
 
 
 class Processor(Protocol[KIn, VIn]):
-    """One instance per task, made by the supplier that `process` was given. `close` may be left out."""
+    """One instance per task, made by the supplier that `process` was given. `close` may be left out.
+
+    >>> from streamlib.testing import run_stream
+    >>> class Twice:
+    ...     def init(self, context):
+    ...         self.context = context
+    ...     def process(self, record):
+    ...         self.context.forward(record)
+    ...         self.context.forward(record.with_key("again"))
+    >>> run_stream(lambda s: s.process(Twice), [("a", 1)])
+    [('a', 1), ('again', 1)]
+    """
 
     def init(self, context: ProcessorContext) -> None:
         """Called once before the first record, and again on a new instance after a failure was rolled back."""
@@ -141,7 +191,17 @@ class Processor(Protocol[KIn, VIn]):
 
 
 class FixedKeyProcessor(Protocol[KIn, VIn]):
-    """As `Processor`, for `process_values`: it changes values, timestamps and headers, but not keys."""
+    """As `Processor`, for `process_values`: it changes values, timestamps and headers, but not keys.
+
+    >>> from streamlib.testing import run_stream
+    >>> class Doubled:
+    ...     def init(self, context):
+    ...         self.context = context
+    ...     def process(self, record):
+    ...         self.context.forward(record.with_value(record.value * 2))
+    >>> run_stream(lambda s: s.process_values(Doubled), [("a", 1)])
+    [('a', 2)]
+    """
 
     def init(self, context: FixedKeyProcessorContext) -> None:
         """Called once before the first record, and again on a new instance after a failure was rolled back."""

@@ -15,6 +15,15 @@ class ValueTransformer(Protocol[KIn, VIn, VOut]):
     """Made by the supplier that `KTable.transform_values` was given: one per task. `close` may be left out.
 
     Where rows are looked up that are not stored, another one works them out from the rows of the table above.
+
+    >>> from streamlib.testing import run_stream
+    >>> class Doubled:
+    ...     def init(self, context):
+    ...         pass
+    ...     def transform(self, key, value):
+    ...         return None if value is None else value * 2
+    >>> run_stream(lambda s: s.to_table().transform_values(Doubled).to_stream(), [("a", 1), ("a", None)])
+    [('a', 2), ('a', None)]
     """
 
     def init(self, context: ProcessorContext) -> None:

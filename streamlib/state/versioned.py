@@ -317,6 +317,9 @@ class VersionedRecord(NamedTuple, Generic[V_co]):
         value: None only where deletes are listed (`VersionedKeyValueStore.history`).
         timestamp: from when it holds, in ms.
         valid_to: when the next version began; None if this is the newest.
+
+    >>> VersionedRecord("red", 1_000, None).value
+    'red'
     """
 
     value: V_co

@@ -294,7 +294,18 @@ class TopologyTestDriver:
 
 
 class TestInputTopic(Generic[K, V]):
-    """Writes to a topic that the topology reads."""
+    """Writes to a topic that the topology reads.
+
+    >>> from streamlib import StreamsBuilder
+    >>> builder = StreamsBuilder()
+    >>> builder.stream("in", key=str, value=int).map_values(lambda value: value + 1).to("out")
+    >>> with TopologyTestDriver(builder.build()) as driver:
+    ...     numbers = driver.input_topic("in", key=str, value=int)
+    ...     numbers.pipe_input("a", 1, timestamp_ms=500)
+    ...     numbers.pipe_key_values([("b", 2)])
+    ...     driver.output_topic("out", key=str, value=int).read_key_values()
+    [('a', 2), ('b', 3)]
+    """
 
     __test__ = False  # not a test, whatever pytest makes of the name
 
@@ -329,7 +340,17 @@ class TestInputTopic(Generic[K, V]):
 
 
 class TestOutputTopic(Generic[K, V]):
-    """Reads a topic that the topology writes; each record once."""
+    """Reads a topic that the topology writes; each record once.
+
+    >>> from streamlib import StreamsBuilder
+    >>> builder = StreamsBuilder()
+    >>> builder.stream("in", key=str, value=int).to("out")
+    >>> with TopologyTestDriver(builder.build()) as driver:
+    ...     out = driver.output_topic("out", key=str, value=int)
+    ...     driver.input_topic("in", key=str, value=int).pipe_input("a", 1, timestamp_ms=500)
+    ...     out.read_record()
+    Record(key='a', value=1, timestamp=500, headers=())
+    """
 
     __test__ = False
 
@@ -394,6 +415,14 @@ class StoreReader:
     """Reads a store; rows of a timestamped one with their time by `get_row` and `rows`.
 
     The keys of rows of windows and sessions are `Windowed`.
+
+    >>> from streamlib import StreamsBuilder
+    >>> builder = StreamsBuilder()
+    >>> counts = builder.stream("in", key=str, value=int).group_by_key().count(store="counts")
+    >>> with TopologyTestDriver(builder.build()) as driver:
+    ...     driver.input_topic("in", key=str, value=int).pipe_input("a", 7, timestamp_ms=500)
+    ...     driver.store("counts").get("a"), driver.store("counts").get_row("a")
+    (1, ValueAndTimestamp(value=1, timestamp=500))
     """
 
     def __init__(self, opened: OpenStore) -> None:
