@@ -20,7 +20,7 @@ from aiokafka.errors import KafkaError as AioKafkaError
 from streamlib.errors import ConnectionFailedError, ErrorCode, KafkaError, UnsupportedBrokerError
 from streamlib.kafka.cluster import Address, ClusterView
 from streamlib.kafka.errors import Refresh, check_code, error_row
-from streamlib.kafka.pool import ConnectionPool, Link, Security
+from streamlib.kafka.pool import ConnectionPool, Link, Pool, Security
 from streamlib.kafka.protocol.messages import APIS
 from streamlib.kafka.protocol.primitives import DecodeError
 from streamlib.kafka.protocol.request import Request
@@ -65,10 +65,10 @@ class ClientSettings(msgspec.Struct, frozen=True, kw_only=True):
 class KafkaClient:
     """A cluster's client, shared by the ports of a worker."""
 
-    def __init__(self, settings: ClientSettings) -> None:
+    def __init__(self, settings: ClientSettings, pool: Pool | None = None) -> None:
         """Use `connect`."""
         self.settings = settings
-        self._pool = ConnectionPool(
+        self._pool = pool or ConnectionPool(
             settings.client_id,
             settings.security,
             settings.connect_timeout_ms,
@@ -86,14 +86,14 @@ class KafkaClient:
         self._background_refresh: asyncio.Task[None] | None = None
 
     @classmethod
-    async def connect(cls, settings: ClientSettings) -> Self:
-        """Find the cluster.
+    async def connect(cls, settings: ClientSettings, pool: Pool | None = None) -> Self:
+        """Find the cluster, over real connections unless there is a `pool` of others.
 
         Raises:
             ConnectionFailedError: nobody answers at `bootstrap_servers` within `connect_timeout_ms` each.
             UnsupportedBrokerError: the brokers are older than 2.5.
         """
-        client = cls(settings)
+        client = cls(settings, pool)
         try:
             await client.refresh_metadata(())
         except BaseException:

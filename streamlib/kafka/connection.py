@@ -9,6 +9,7 @@ from streamlib.kafka.admin import KafkaAdmin
 from streamlib.kafka.client import ClientSettings, KafkaClient
 from streamlib.kafka.fetcher import FetcherSettings, KafkaFetcher
 from streamlib.kafka.group import KafkaGroup
+from streamlib.kafka.pool import Pool
 from streamlib.kafka.producer import KafkaProducer, ProducerSettings
 from streamlib.runtime.assignor import PROTOCOL
 
@@ -22,8 +23,8 @@ class Connection:
         self._fetchers: list[KafkaFetcher] = []  # they read on until they are closed
 
     @classmethod
-    async def open(cls, config: StreamsConfig) -> Self:
-        """Connect and check that the brokers are new enough.
+    async def open(cls, config: StreamsConfig, pool: Pool | None = None) -> Self:
+        """Connect and check that the brokers are new enough; over real connections unless there is a `pool` of others.
 
         Raises:
             ConnectionFailedError: nobody answers at `bootstrap_servers`.
@@ -36,7 +37,7 @@ class Connection:
             retry_backoff_ms=config.retry_backoff_ms,
             delivery_timeout_ms=config.delivery_timeout_ms,
         )
-        return cls(config, await KafkaClient.connect(settings))
+        return cls(config, await KafkaClient.connect(settings, pool))
 
     def group(self) -> KafkaGroup:
         """This worker's membership."""

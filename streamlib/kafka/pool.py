@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import ssl
-from collections.abc import Hashable, Mapping
-from typing import Any
+from collections.abc import Awaitable, Hashable, Mapping
+from typing import Any, Protocol
 
 import msgspec
 from aiokafka.conn import AIOKafkaConnection
@@ -24,6 +24,7 @@ from streamlib.kafka.cluster import Address
 from streamlib.kafka.protocol.messages.cluster import API_VERSIONS
 from streamlib.kafka.protocol.primitives import EncodeError
 from streamlib.kafka.protocol.request import Request
+from streamlib.kafka.protocol.schema import Api
 
 # aiokafka's own timeout of a request: never. Ours differ from call to call (a join may take minutes).
 _NEVER_MS = 10**11
@@ -46,14 +47,43 @@ class Security(msgspec.Struct, frozen=True, kw_only=True):
     sasl_oauth_token_provider: object | None = None
 
 
+class Wire(Protocol):
+    """What a connection has to be able to do; `AIOKafkaConnection` is one."""
+
+    def send(self, request: Request) -> Awaitable[Answer]:
+        """Send a request; raises `OSError` or aiokafka's errors if no answer comes."""
+        ...
+
+    def connected(self) -> bool: ...
+
+    def close(self) -> Any:
+        """Begin to close; what waits for an answer fails."""
+        ...
+
+
+class Answer(Protocol):
+    """A response that has not been decoded yet."""
+
+    def body(self, api: Api, version: int) -> Any: ...
+
+
 class Link(msgspec.Struct, frozen=True):
     """An open connection, and what the broker at its end could do when it was opened, as the pool's `number`-th."""
 
     number: int
-    connection: AIOKafkaConnection
+    connection: Wire
     versions: Mapping[int, tuple[int, int]]
     features: Mapping[str, int]
     features_epoch: int
+
+
+class Pool(Protocol):
+    """Where a client gets its connections from; `ConnectionPool` opens real ones, tests and the simulation others."""
+
+    async def link(self, node: int, lane: Hashable, address: Address) -> Link: ...
+    def drop(self, node: int, lane: Hashable) -> None: ...
+    def drop_lane(self, lane: Hashable) -> None: ...
+    async def close(self) -> None: ...
 
 
 class _Slot(msgspec.Struct, frozen=True):

@@ -216,6 +216,11 @@ class Fetcher(Protocol):
 class StateDirectory(Protocol):
     """Where the tasks of this host keep their stores."""
 
+    @property
+    def identity(self) -> str:
+        """What this worker is called in its transactional ids; the same after a restart."""
+        ...
+
     def open(self, task_id: TaskId, stores: Sequence[StoreSpec], *, aside: bool = False) -> Backend:
         """Open (or create) the task's stores. Raises `LockError` while another process holds them.
 

@@ -1,0 +1,149 @@
+"""How a worker is put together from ports: the same for a real cluster and for a simulated one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from streamlib.config import StreamsConfig
+from streamlib.engine.global_state import GlobalState
+from streamlib.engine.operators.site import OpenStore
+from streamlib.engine.plan import Plan, dead_letter_topics, make_plan, sink_topics, source_patterns, source_topics
+from streamlib.engine.record_cache import CacheBudget
+from streamlib.engine.task import Task
+from streamlib.errors import TopologyError
+from streamlib.records import TaskId
+from streamlib.runtime.assignor import assignor, user_data
+from streamlib.runtime.global_stores import GlobalStores
+from streamlib.runtime.membership import Membership, MembershipSettings
+from streamlib.runtime.ports import Admin, Clock, Fetcher, Group, Producer, StateDirectory, TopicSpec
+from streamlib.runtime.purge import Purger
+from streamlib.runtime.restore import Restorer
+from streamlib.runtime.tasks import TaskFactory, TaskPorts, TaskSet
+from streamlib.runtime.topic_watch import TopicWatch
+from streamlib.runtime.transaction import AtLeastOnce, Committer, ExactlyOnce
+from streamlib.runtime.wakeup import Wakeup
+from streamlib.runtime.worker import Worker, WorkerParts
+from streamlib.topology.topology import Topology
+
+
+class Adapters(Protocol):
+    """Makes the ports of one worker. `Connection` makes those of a real cluster; tests wrap it to break things."""
+
+    def group(self) -> Group: ...
+    def admin(self) -> Admin: ...
+    def producer(self, transactional_id: str | None) -> Producer: ...
+    def fetcher(self) -> Fetcher: ...
+    async def close(self) -> None: ...
+
+
+async def plan_and_prepare(topology: Topology, config: StreamsConfig, admin: Admin) -> Plan:
+    """Check the topics, create the internal ones, and plan the tasks.
+
+    Raises:
+        TopologyError: a topic is missing, inputs are not co-partitioned, or an internal topic has the wrong shape.
+    """
+    dead_letters = dead_letter_topics(topology, config.error_policies)
+    counts = await admin.partition_counts((*source_topics(topology), *sink_topics(topology), *dead_letters))
+    if missing := sorted(dead_letters - counts.keys()):
+        raise TopologyError(
+            f"the topics for dead letters do not exist: {', '.join(missing)}: create them before the application starts"
+        )
+    if source_patterns(topology):
+        counts = {**await admin.topics(), **counts}
+    if missing := [topic for topic in sink_topics(topology) if topic not in counts]:
+        raise TopologyError(
+            f"topics that the topology writes to do not exist: {', '.join(missing)}: "
+            "create them before the application starts"
+        )
+    plan = make_plan(topology, config.application_id, counts)
+    repartition = [
+        TopicSpec(name, partitions, {"cleanup.policy": "delete", "retention.ms": "-1"})
+        for name, partitions in plan.repartition_topics.items()
+    ]
+    changelogs = [TopicSpec(name, *shape) for name, shape in plan.changelog_topics.items()]
+    await admin.ensure_topics([*repartition, *changelogs])
+    return plan
+
+
+def build_worker(
+    plan: Plan, config: StreamsConfig, adapters: Adapters, directory: StateDirectory, clock: Clock
+) -> Worker:
+    """Wire one worker."""
+    wakeup = Wakeup()
+    group, admin, fetcher = adapters.group(), adapters.admin(), adapters.fetcher()
+    settings = MembershipSettings(
+        group_id=config.application_id,
+        topics=tuple(sorted(plan.topics)),
+        instance_id=config.group_instance_id,
+        heartbeat_interval_ms=config.heartbeat_interval_ms,
+    )
+    membership = Membership(
+        group, clock, settings, assignor(plan), user_data(plan, directory.stored_tasks), on_change=wakeup
+    )
+    restorer = Restorer(adapters.fetcher(), admin, clock, on_done=wakeup)
+    ports = TaskPorts(group, admin, fetcher, directory, clock)
+    global_state = open_global_state(plan, config, directory, clock)
+    global_stores = None if global_state is None else GlobalStores(global_state, adapters.fetcher(), admin, clock)
+    make_task = task_factory(plan, config, clock, global_state.stores if global_state else {})
+    tasks = TaskSet(plan, ports, restorer, make_task, config.auto_offset_reset)
+    committer = build_committer(config, adapters, directory.identity, group, membership)
+    return Worker(
+        WorkerParts(
+            plan=plan,
+            config=config,
+            clock=clock,
+            admin=admin,
+            fetcher=fetcher,
+            membership=membership,
+            committer=committer,
+            restorer=restorer,
+            tasks=tasks,
+            purger=Purger(plan, admin, config.repartition_purge_interval_ms),
+            topic_watch=TopicWatch(plan, admin, config.metadata_max_age_ms, wakeup),
+            wakeup=wakeup,
+            global_stores=global_stores,
+        )
+    )
+
+
+def open_global_state(plan: Plan, config: StreamsConfig, directory: StateDirectory, clock: Clock) -> GlobalState | None:
+    """This worker's global stores; None if the topology has none."""
+    if not plan.global_stores:
+        return None
+    backend = directory.open_global(plan.global_stores)
+    return GlobalState(plan, backend, now_ms=clock.now_ms, policies=config.error_policies)
+
+
+def build_committer(
+    config: StreamsConfig, adapters: Adapters, identity: str, group: Group, membership: Membership
+) -> Committer:
+    """The one place where `processing_guarantee` decides."""
+    if config.processing_guarantee == "at_least_once":
+        return AtLeastOnce(adapters.producer(None), group, membership)
+    # The same ids after every restart of this worker: its open transactions are finished at once, not by a timeout.
+    names = [f"{config.application_id}-{identity}-{turn}" for turn in (0, 1)]
+    return ExactlyOnce([adapters.producer(name) for name in names], group, membership)
+
+
+def task_factory(
+    plan: Plan, config: StreamsConfig, clock: Clock, global_stores: Mapping[str, OpenStore]
+) -> TaskFactory:
+    """Makes a task over its stores on disk."""
+    cache_budget = CacheBudget(config.statestore_cache_max_bytes)
+
+    def make(task_id: TaskId, directory: StateDirectory, aside: bool) -> Task:
+        backend = directory.open(task_id, plan.stores(task_id), aside=aside)
+        return Task(
+            plan,
+            task_id,
+            backend,
+            now_ms=clock.now_ms,
+            max_task_idle_ms=config.max_task_idle_ms,
+            max_value_bytes=config.max_request_size,
+            global_stores=global_stores,
+            cache_budget=cache_budget,
+            policies=config.error_policies,
+        )
+
+    return make
