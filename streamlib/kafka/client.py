@@ -20,7 +20,7 @@ from aiokafka.errors import KafkaError as AioKafkaError
 from streamlib.errors import ConnectionFailedError, ErrorCode, KafkaError, UnsupportedBrokerError
 from streamlib.kafka.cluster import Address, ClusterView
 from streamlib.kafka.errors import Refresh, check_code, error_row
-from streamlib.kafka.pool import ConnectionPool, Link, Pool, Security
+from streamlib.kafka.pool import ConnectionPool, Connector, Link, Pool, Security
 from streamlib.kafka.protocol.messages import APIS
 from streamlib.kafka.protocol.primitives import DecodeError
 from streamlib.kafka.protocol.request import Request
@@ -68,12 +68,7 @@ class KafkaClient:
     def __init__(self, settings: ClientSettings, pool: Pool | None = None) -> None:
         """Use `connect`."""
         self.settings = settings
-        self._pool = pool or ConnectionPool(
-            settings.client_id,
-            settings.security,
-            settings.connect_timeout_ms,
-            settings.connections_max_idle_ms,
-        )
+        self._pool = pool or _real_pool(settings)
         hosts = collect_hosts(settings.bootstrap_servers, randomize=False)
         self._view = ClusterView(Address(host, port) for host, port, _ in hosts)
         # The newest link of each node says what it can do now; after an upgrade there is a newer one.
@@ -412,6 +407,13 @@ class KafkaClient:
                 known[topic.name] = len(topic.partitions)
         self._view.absorb(metadata)
         return known
+
+
+def _real_pool(settings: ClientSettings) -> ConnectionPool:
+    connector = Connector(
+        settings.client_id, settings.security, settings.connect_timeout_ms, settings.connections_max_idle_ms
+    )
+    return ConnectionPool(connector.open)
 
 
 def _check_age(link: Link, address: Address) -> None:

@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import ssl
-from collections.abc import Awaitable, Hashable, Mapping
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping
+from typing import Any, Protocol, TypeAlias
 
 import msgspec
 from aiokafka.conn import AIOKafkaConnection
@@ -77,6 +77,10 @@ class Link(msgspec.Struct, frozen=True):
     features_epoch: int
 
 
+OpenLink: TypeAlias = Callable[[int, Address, int], Coroutine[Any, Any, Link]]
+"""Opens a connection: to a node, at an address, as the pool's n-th."""
+
+
 class Pool(Protocol):
     """Where a client gets its connections from; `ConnectionPool` opens real ones, tests and the simulation others."""
 
@@ -101,13 +105,14 @@ class _Slot(msgspec.Struct, frozen=True):
 
 
 class ConnectionPool:
-    """Opens connections when they are asked for, and again after they broke."""
+    """Opens connections when they are asked for, and again after they broke.
 
-    def __init__(self, client_id: str, security: Security, connect_timeout_ms: int, max_idle_ms: int) -> None:
-        self._client_id = client_id
-        self._security = security
-        self._connect_timeout_s = connect_timeout_ms / 1000
-        self._max_idle_ms = max_idle_ms
+    Args:
+        open_link: opens one connection to a node at an address, the pool's n-th: `Connector.open` for real ones.
+    """
+
+    def __init__(self, open_link: OpenLink) -> None:
+        self._open_link = open_link
         self._numbers = itertools.count()
         self._slots: dict[tuple[int, Hashable], _Slot] = {}
 
@@ -123,7 +128,7 @@ class ConnectionPool:
         slot = self._slots.get((node, lane))
         if slot is None or slot.address != address or not slot.usable:
             self.drop(node, lane)
-            slot = _Slot(address, asyncio.create_task(self._open(node, address)))
+            slot = _Slot(address, asyncio.create_task(self._open_link(node, address, next(self._numbers))))
             slot.task.add_done_callback(_look_at_failure)
             self._slots[node, lane] = slot
         try:
@@ -153,13 +158,24 @@ class ConnectionPool:
         if closing:
             await asyncio.wait(closing, timeout=_CLOSE_TIMEOUT_S)
 
-    async def _open(self, node: int, address: Address) -> Link:
+
+class Connector:
+    """Opens real connections, with one set of credentials."""
+
+    def __init__(self, client_id: str, security: Security, connect_timeout_ms: int, max_idle_ms: int) -> None:
+        self._client_id = client_id
+        self._security = security
+        self._connect_timeout_s = connect_timeout_ms / 1000
+        self._max_idle_ms = max_idle_ms
+
+    async def open(self, node: int, address: Address, number: int) -> Link:
+        """Connect, authenticate, and ask the broker what it can do."""
         connection = self._connection(address)
         where = f"broker {node} at {address}" if node >= 0 else str(address)
         try:
             async with asyncio.timeout(self._connect_timeout_s):
                 await connection.connect()
-                return await _introduce(connection, next(self._numbers))
+                return await _introduce(connection, number)
         except BaseException as error:
             connection.close()
             raise _explained(error, where) from error

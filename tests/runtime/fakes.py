@@ -492,6 +492,8 @@ class Store:
 class FakeStateDirectory:
     """Disks that survive, and locks that others may hold."""
 
+    identity = "w"
+
     def __init__(self, script: Script) -> None:
         self._script = script
         self.disks: dict[str, InMemoryBackend] = defaultdict(InMemoryBackend)

@@ -259,3 +259,44 @@ def _read_tag(buffer: bytes, at: int, size: int, tag: int, decode_value: Decoder
     if end != at + size:
         raise DecodeError(f"tagged field {tag} takes {end - at} bytes, but announces {size}")
     return value
+
+
+# Without bytes
+
+
+@cache
+def as_decoded(message: Api | Message, part: Part, version: int) -> Callable[[Mapping[str, Any]], Any]:
+    """What makes of a body the record that `decode` would give after `encode`: the same, without the bytes between.
+
+    For a cluster in the same process.
+    """
+    fields = message.fields if isinstance(message, Message) else getattr(message, part)
+    return _recorder(message.name, fields, version)
+
+
+def _recorder(name: str, fields: tuple[Field, ...], version: int) -> Callable[[Mapping[str, Any]], Any]:
+    present = [field for field in fields if covers(field.versions, version)]
+    absent = [field for field in fields if field not in present]
+    check = _name_check(present, absent)
+    make = _record_class(name, [*present, *absent], len(present))
+    columns = [(field.name, field.default_value, _value_recorder(name, field, version)) for field in present]
+
+    def record(body: Mapping[str, Any]) -> Any:
+        check(body)
+        return make(*[convert(body.get(name, default)) for name, default, convert in columns])
+
+    return record
+
+
+def _value_recorder(owner: str, field: Field, version: int) -> Callable[[Any], Any]:
+    is_array, kind = field.kind.startswith("[]"), field.kind.removeprefix("[]")
+    if kind != "struct":
+        return list if is_array and not covers(field.nullable, version) else _as_it_is
+    record = _recorder(f"{owner}.{field.name}", field.fields, version)
+    if is_array:
+        return lambda values: None if values is None else [record(value) for value in values]
+    return lambda value: None if value is None else record(value)
+
+
+def _as_it_is(value: Any) -> Any:
+    return value

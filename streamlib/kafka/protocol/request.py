@@ -45,26 +45,26 @@ class Request:
 
     def __init__(self, api: Api, version: int, body: Mapping[str, Any]) -> None:
         self.RESPONSE_TYPE = Response  # the name AIOKafkaConnection looks for
-        self._api = api
-        self._version = version
-        self._body = body
+        self.api = api
+        self.version = version
+        self.content = body
 
     def __repr__(self) -> str:
-        return f"{self._api.name}v{self._version}"
+        return f"{self.api.name}v{self.version}"
 
     def prepare(self, versions: Mapping[int, tuple[int, int]]) -> Request:
         """Asked by the connection, which knows the broker's version ranges. Raises `EncodeError`."""
-        lowest, highest = versions.get(self._api.key, (-1, -1))
-        if not lowest <= self._version <= highest:
+        lowest, highest = versions.get(self.api.key, (-1, -1))
+        if not lowest <= self.version <= highest:
             raise EncodeError(f"{self!r}: the broker offers versions {lowest} to {highest}")
         return self
 
     def build_request_header(self, correlation_id: int, client_id: str) -> _Frame:
         """Asked by the connection: it sends the header's `encode()` and the body's `encode()`, joined."""
         name = client_id.encode()
-        header = _HEADER.pack(self._api.key, self._version, correlation_id, len(name)) + name
-        tags = b"\x00" if self._version >= self._api.flexible else b""
-        self._frame = b"".join([header, tags, *encode(self._api, "request", self._version, self._body)])
+        header = _HEADER.pack(self.api.key, self.version, correlation_id, len(name)) + name
+        tags = b"\x00" if self.version >= self.api.flexible else b""
+        self._frame = b"".join([header, tags, *encode(self.api, "request", self.version, self.content)])
         return _Frame()
 
     def encode(self) -> bytes:
