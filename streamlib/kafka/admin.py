@@ -6,7 +6,6 @@ the command line, the demo and tests.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any, Literal
@@ -18,6 +17,7 @@ from streamlib.kafka.by_topic import answers, nested
 from streamlib.kafka.client import KafkaClient, Response
 from streamlib.kafka.consumer_protocol import decode_assignment
 from streamlib.kafka.errors import check_code, error_row
+from streamlib.kafka.leaders import by_leader
 from streamlib.records import TopicPartition
 from streamlib.runtime.ports import TopicSpec
 
@@ -241,7 +241,7 @@ class KafkaAdmin:
     async def _list_offsets_once(
         self, partitions: Iterable[TopicPartition], at: OffsetsAt, found: dict[TopicPartition, int]
     ) -> None:
-        for node, group in (await self._by_leader(partitions)).items():
+        for node, group in (await by_leader(self._client, partitions)).items():
             topics = [
                 {
                     "name": topic,
@@ -256,7 +256,7 @@ class KafkaAdmin:
                 found[partition] = answer.offset
 
     async def _delete_records_once(self, left: dict[TopicPartition, int]) -> None:
-        for node, group in (await self._by_leader(left)).items():
+        for node, group in (await by_leader(self._client, left)).items():
             topics = [
                 {
                     "name": topic,
@@ -269,20 +269,6 @@ class KafkaAdmin:
             for partition, answer in answers(response.topics):
                 check_code(answer.error_code, "DeleteRecords", str(partition))
                 del left[partition]
-
-    async def _by_leader(self, partitions: Iterable[TopicPartition]) -> dict[int, list[TopicPartition]]:
-        wanted = list(partitions)
-        if any(self._client.leader(tp) is None for tp in wanted):
-            await self._client.refresh_metadata({tp.topic for tp in wanted})
-        groups = defaultdict(list)
-        for tp in wanted:
-            leader = self._client.leader(tp)
-            if leader is None:
-                self._client.check_topic(tp.topic)
-                check_code(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, "Metadata", str(tp))
-                continue
-            groups[leader].append(tp)
-        return groups
 
     # Topics
 

@@ -193,7 +193,7 @@ def read_batches(
     batches: list[RecordBatch] = []
     index = sorted(aborted, reverse=True)
     open_aborts: set[int] = set()
-    for header, raw in _split(partition, data):
+    for header, raw in split_batches(partition, data):
         if header.next_offset <= position:
             continue
         while index and index[-1].first_offset <= header.last_offset:
@@ -210,7 +210,9 @@ def read_batches(
     return batches
 
 
-class _Header(NamedTuple):
+class BatchHeader(NamedTuple):
+    """What stands before the records of a batch, in the format's order."""
+
     base_offset: int
     length: int
     leader_epoch: int
@@ -242,7 +244,12 @@ class _Header(NamedTuple):
         return bool(self.attributes & _TRANSACTIONAL)
 
 
-def _split(partition: TopicPartition, data: bytes) -> Iterator[tuple[_Header, memoryview]]:
+def split_batches(partition: TopicPartition, data: bytes | bytearray) -> Iterator[tuple[BatchHeader, memoryview]]:
+    """Each whole batch in `data`, checked, with its header; one that is cut off is the end.
+
+    Raises:
+        KafkaError: CORRUPT_MESSAGE or UNSUPPORTED_VERSION (a format from before Kafka 0.11).
+    """
     view, at = memoryview(data), 0
     while at + _OFFSET_AND_LENGTH.size <= len(data):
         offset, length = _OFFSET_AND_LENGTH.unpack_from(data, at)
@@ -250,7 +257,7 @@ def _split(partition: TopicPartition, data: bytes) -> Iterator[tuple[_Header, me
         if end > len(data):
             return
         _check_format(partition, offset, view[at:end])
-        header = _Header._make(_HEADER.unpack_from(data, at))
+        header = BatchHeader._make(_HEADER.unpack_from(data, at))
         _check_content(partition, header, view[at:end])
         yield header, view[at:end]
         at = end
@@ -267,7 +274,7 @@ def _check_format(partition: TopicPartition, offset: int, raw: memoryview) -> No
         raise _corrupt(partition, offset, f"a batch of {len(raw)} bytes")
 
 
-def _check_content(partition: TopicPartition, header: _Header, raw: memoryview) -> None:
+def _check_content(partition: TopicPartition, header: BatchHeader, raw: memoryview) -> None:
     if not DefaultRecordBatch(raw).validate_crc():
         raise _corrupt(partition, header.base_offset, "the checksum does not match")
     codec = header.attributes & _CODEC_MASK

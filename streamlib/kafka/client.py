@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import math
 import random
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from typing import Any, Literal, Self, TypeAlias, TypeVar
@@ -25,6 +26,7 @@ from streamlib.kafka.protocol.messages import APIS
 from streamlib.kafka.protocol.primitives import DecodeError
 from streamlib.kafka.protocol.request import Request
 from streamlib.records import TopicPartition
+from streamlib.runtime.complaints import Complaints
 
 log = logging.getLogger("streamlib.kafka")
 
@@ -43,12 +45,20 @@ _NEEDED_VERSIONS: Mapping[str, tuple[int, str]] = {
 }
 _QUICK_BACKOFF_MS = 2
 _JITTER = 0.2
+# What passes sooner is not worth a line in the log: a leader that moves, a transaction that ends.
+_WARN_AFTER_S = 1.0
+# Denials so long after one another have nothing to do with each other.
+_FORGET_DENIALS_S = 60.0
 # How many answers in a row have to say that a topic we know has gone.
 _ANSWERS_TO_BELIEVE = 3
 
 
 class ClientSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """How to reach the cluster. `delivery_timeout_ms` bounds all attempts at one thing together."""
+    """How to reach the cluster. `delivery_timeout_ms` bounds all attempts at one thing together.
+
+    `authentication_patience_ms` is how long brokers may refuse credentials that they have taken before: one that was
+    restarted or replaced may load them late.
+    """
 
     bootstrap_servers: str
     client_id: str = "streamlib"
@@ -59,7 +69,13 @@ class ClientSettings(msgspec.Struct, frozen=True, kw_only=True):
     retry_backoff_max_ms: int = 1_000
     delivery_timeout_ms: int = 120_000
     metadata_max_age_ms: int = 300_000
+    authentication_patience_ms: int = 600_000
     security: Security = Security()
+
+
+class _Denials(msgspec.Struct):
+    first_s: float
+    last_s: float
 
 
 class KafkaClient:
@@ -73,10 +89,12 @@ class KafkaClient:
         self._view = ClusterView(Address(host, port) for host, port, _ in hosts)
         # The newest link of each node says what it can do now; after an upgrade there is a newer one.
         self._links: dict[int, Link] = {}
+        self._denials: dict[int, _Denials] = {}  # by nodes that refuse our credentials
+        self.complaints = Complaints(log)
         self._negotiated: dict[str, int] = {}
         self._coordinators: dict[tuple[str, CoordinatorKind], int] = {}
         self._topics: set[str] = set()
-        self._refreshed_at_s = 0.0
+        self._refreshed_at_s = -math.inf  # of the loop's clock, which may begin at 0
         self._refresh_lock = asyncio.Lock()
         self._background_refresh: asyncio.Task[None] | None = None
 
@@ -177,20 +195,31 @@ class KafkaClient:
         `deadline_ms` (by default `delivery_timeout_ms`) the last error is raised; all other errors at once.
         """
         clock = asyncio.get_running_loop().time
+        began_s = clock()
         limit_ms = self.settings.delivery_timeout_ms if deadline_ms is None else deadline_ms
-        give_up_at_s = clock() + limit_ms / 1000
+        give_up_at_s = began_s + limit_ms / 1000
+        complained = ""
         for tries in itertools.count():
             try:
-                return await attempt()
+                result = await attempt()
             except KafkaError as error:
                 row = error_row(error.code)
                 pause_s = self._backoff_s(tries, quick=row.quick)
                 if not row.retriable or clock() + pause_s > give_up_at_s:
                     raise
-                log.debug("again in %.0f ms: %s", pause_s * 1000, error)
+                if clock() - began_s > _WARN_AFTER_S and self._complain(error, clock() - began_s):
+                    complained = error.api
+            else:
+                if complained:
+                    log.info("%s works again, after %.0f s", complained, clock() - began_s)
+                return result
             await asyncio.sleep(pause_s)
             await self._refresh(row.refresh)
         raise AssertionError("unreachable")
+
+    def _complain(self, error: KafkaError, elapsed_s: float) -> bool:
+        now_ms = asyncio.get_running_loop().time() * 1000
+        return self.complaints.warn(error.code, now_ms, "tried again for %.0f s: %s", elapsed_s, error)
 
     # Coordinators
 
@@ -311,12 +340,33 @@ class KafkaClient:
         address = self._view.address(node)
         if address is None:
             raise ConnectionFailedError(api, where, f"broker {node} is not in the cluster's metadata")
-        link = await self._pool.link(node, lane, address)
+        try:
+            link = await self._pool.link(node, lane, address)
+        except KafkaError as error:
+            if error.code == ErrorCode.SASL_AUTHENTICATION_FAILED:
+                self._bear_with(node, error)
+            raise
         known = self._links.get(node)
         if known is None or known.number < link.number:
             _check_age(link, address)
             self._learn(node, link)
         return link
+
+    def _bear_with(self, node: int, refusal: KafkaError) -> None:
+        """Brokers that took our credentials before may take them again: for a while, it counts as not reached.
+
+        Raises:
+            ConnectionFailedError: may be tried again.
+        """
+        now_s = asyncio.get_running_loop().time()
+        denials = self._denials.get(node)
+        if denials is None or now_s - denials.last_s > _FORGET_DENIALS_S:
+            denials = self._denials[node] = _Denials(now_s, now_s)
+        denials.last_s = now_s
+        left_s = denials.first_s + self.settings.authentication_patience_ms / 1000 - now_s
+        if self._links and left_s > 0:
+            detail = f"{refusal} (it worked before, so the brokers get {left_s:.0f} s to load their credentials)"
+            raise ConnectionFailedError(refusal.api, refusal.where, detail) from refusal
 
     def _learn(self, node: int, link: Link) -> None:
         """Take in what a broker can do.
@@ -325,6 +375,7 @@ class KafkaClient:
         """
         self._links = {known: self._links[known] for known in self._links.keys() & self._view.brokers.keys()}
         self._links[node] = link
+        self._denials.pop(node, None)
         self._negotiated.clear()
 
     def _any_node(self) -> int:
@@ -346,7 +397,8 @@ class KafkaClient:
         try:
             await self.refresh_metadata(())
         except KafkaError as error:
-            log.warning("metadata could not be refreshed: %s", error)
+            now_ms = asyncio.get_running_loop().time() * 1000
+            self.complaints.warn("metadata", now_ms, "metadata could not be refreshed: %s", error)
 
     def _refresh_if_old(self) -> None:
         age_s = asyncio.get_running_loop().time() - self._refreshed_at_s
@@ -371,17 +423,23 @@ class KafkaClient:
         body = {"topics": named, "allow_auto_topic_creation": False}
         nodes = random.sample(list(self._view.brokers), len(self._view.brokers)) + list(self._view.bootstrap)
         failures: dict[str, str] = {}
+        refusal: KafkaError | None = None
         for node in nodes:
             try:
                 metadata = await self._exchange_in_time("Metadata", body, node)
             except ConnectionFailedError as error:
                 failures[str(self._view.address(node))] = str(error)
                 continue
+            except KafkaError as error:
+                if error.code != ErrorCode.SASL_AUTHENTICATION_FAILED:
+                    raise
+                refusal = error  # another broker may know us already
+                continue
             if metadata.brokers:
                 self._drop_bootstrap()
                 return metadata
             failures[str(self._view.address(node))] = "knows of no broker yet"
-        raise _nobody_answered(failures)
+        raise refusal or _nobody_answered(failures)
 
     def _drop_bootstrap(self) -> None:
         for node in self._view.bootstrap:
@@ -405,6 +463,10 @@ class KafkaClient:
             check_code(topic.error_code, "Metadata", f"topic {topic.name}")
             if topic.partitions:
                 known[topic.name] = len(topic.partitions)
+        if topics is not None:
+            # What is known of a topic has to be kept up to date: whoever finds a leader does not ask for it again.
+            self._topics |= known.keys()
+        metadata.topics = [topic for topic in metadata.topics if topic.name in self._topics]
         self._view.absorb(metadata)
         return known
 

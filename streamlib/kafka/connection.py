@@ -11,7 +11,10 @@ from streamlib.kafka.fetcher import FetcherSettings, KafkaFetcher
 from streamlib.kafka.group import KafkaGroup
 from streamlib.kafka.pool import Pool
 from streamlib.kafka.producer import KafkaProducer, ProducerSettings
+from streamlib.kafka.transactions import KafkaTransactions
 from streamlib.runtime.assignor import PROTOCOL
+
+_UNKNOWN_TOPIC_TIMEOUT_MS = 30_000
 
 
 class Connection:
@@ -74,10 +77,15 @@ class Connection:
             buffer_bytes=config.max_partition_fetch_bytes,
             response_max_bytes=config.fetch_max_bytes,
             max_wait_ms=config.fetch_max_wait_ms,
+            unknown_topic_timeout_ms=min(config.delivery_timeout_ms, _UNKNOWN_TOPIC_TIMEOUT_MS),
         )
         fetcher = KafkaFetcher(self.client, settings)
         self._fetchers.append(fetcher)
         return fetcher
+
+    def transactions(self) -> KafkaTransactions:
+        """What the cluster knows of open transactions."""
+        return KafkaTransactions(self.client)
 
     async def close(self) -> None:
         """Stop reading, then close every connection."""

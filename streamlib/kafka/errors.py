@@ -67,10 +67,13 @@ ERROR_TABLE: Mapping[int, ErrorRow] = MappingProxyType(
         ErrorCode.LEADER_NOT_AVAILABLE: _again("the partition has no leader now", "metadata"),
         ErrorCode.NOT_LEADER_OR_FOLLOWER: _again("the leader has moved", "metadata"),
         ErrorCode.REQUEST_TIMED_OUT: _again("the replicas did not answer in time"),
-        ErrorCode.BROKER_NOT_AVAILABLE: _again("", "metadata"),
-        ErrorCode.REPLICA_NOT_AVAILABLE: _again("", "metadata"),
+        ErrorCode.BROKER_NOT_AVAILABLE: _again("the broker is not up", "metadata"),
+        ErrorCode.REPLICA_NOT_AVAILABLE: _again("the broker has no copy of the partition now", "metadata"),
         ErrorCode.MESSAGE_TOO_LARGE: _final("raise max.message.bytes of the topic or write smaller records"),
-        ErrorCode.NETWORK_EXCEPTION: _again("", "everything"),
+        ErrorCode.OFFSET_METADATA_TOO_LARGE: _final(
+            "raise offset.metadata.max.bytes of the brokers, or split the topology with repartition()"
+        ),
+        ErrorCode.NETWORK_EXCEPTION: _again("the broker did not answer, or cannot be reached", "everything"),
         ErrorCode.COORDINATOR_LOAD_IN_PROGRESS: _again("the coordinator is starting", quick=True),
         ErrorCode.COORDINATOR_NOT_AVAILABLE: _again("there is no coordinator now", "coordinator"),
         ErrorCode.NOT_COORDINATOR: _again("the coordinator has moved", "coordinator", quick=True),
@@ -94,6 +97,7 @@ ERROR_TABLE: Mapping[int, ErrorRow] = MappingProxyType(
             "group.max.session.timeout.ms"
         ),
         ErrorCode.REBALANCE_IN_PROGRESS: _final("the group is rebalancing; this member has to join again"),
+        ErrorCode.INVALID_COMMIT_OFFSET_SIZE: _final("raise message.max.bytes of the brokers"),
         ErrorCode.TOPIC_AUTHORIZATION_FAILED: _final(
             "grant this principal Read, Write and Describe on the topic (and Create for internal topics)"
         ),
@@ -104,13 +108,17 @@ ERROR_TABLE: Mapping[int, ErrorRow] = MappingProxyType(
         ErrorCode.INVALID_TIMESTAMP: _final(
             "the record's timestamp is outside what the topic's message.timestamp.* settings allow"
         ),
+        ErrorCode.UNSUPPORTED_SASL_MECHANISM: _final(
+            "choose one of the mechanisms of the broker's sasl.enabled.mechanisms"
+        ),
+        ErrorCode.ILLEGAL_SASL_STATE: _final("check security_protocol: does the broker's listener speak SASL?"),
         ErrorCode.UNSUPPORTED_VERSION: _final("the broker is too old or too new for this request"),
         ErrorCode.TOPIC_ALREADY_EXISTS: _final("choose another name, or delete the topic first"),
         ErrorCode.INVALID_PARTITIONS: _final("the number of partitions is not allowed"),
         ErrorCode.INVALID_REPLICATION_FACTOR: _final("fewer brokers than replicas asked for"),
         ErrorCode.INVALID_CONFIG: _final("the broker refuses a setting of the topic"),
         ErrorCode.NOT_CONTROLLER: _again("the controller has moved", "metadata"),
-        ErrorCode.INVALID_REQUEST: _final(),
+        ErrorCode.INVALID_REQUEST: _final("the broker does not take a request of this kind; its log says why"),
         ErrorCode.POLICY_VIOLATION: _final("a policy of the cluster forbids it"),
         ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER: _final("an earlier batch of this producer is missing"),
         ErrorCode.DUPLICATE_SEQUENCE_NUMBER: _final("the batch is older than the last five of this producer"),
@@ -121,15 +129,17 @@ ERROR_TABLE: Mapping[int, ErrorRow] = MappingProxyType(
             "transaction_timeout_ms is above the broker's transaction.max.timeout.ms"
         ),
         ErrorCode.CONCURRENT_TRANSACTIONS: _again("the one before is not complete yet", quick=True),
-        ErrorCode.TRANSACTION_COORDINATOR_FENCED: _final(),
+        ErrorCode.TRANSACTION_COORDINATOR_FENCED: _final("the coordinator of the transaction has moved"),
         ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: _final(
             "grant this principal Write and Describe on the transactional id"
         ),
         ErrorCode.OPERATION_NOT_ATTEMPTED: _final("another part of the same request failed"),
         ErrorCode.KAFKA_STORAGE_ERROR: _again("the broker's disk failed", "metadata"),
+        ErrorCode.SASL_AUTHENTICATION_FAILED: _final("check user name and password, and that the brokers know them"),
         ErrorCode.UNKNOWN_PRODUCER_ID: _final("retention removed this producer's records"),
-        ErrorCode.FENCED_LEADER_EPOCH: _again("", "metadata"),
-        ErrorCode.UNKNOWN_LEADER_EPOCH: _again("", "metadata"),
+        ErrorCode.FENCED_LEADER_EPOCH: _again("the leader has moved, and the broker knows more than we do", "metadata"),
+        ErrorCode.UNKNOWN_LEADER_EPOCH: _again("the leader has moved, and the broker has not heard of it", "metadata"),
+        ErrorCode.UNSUPPORTED_COMPRESSION_TYPE: _final("choose a compression_type that the brokers know"),
         ErrorCode.OFFSET_NOT_AVAILABLE: _again("a new leader does not know its high watermark yet"),
         ErrorCode.MEMBER_ID_REQUIRED: _final("join again with the member id that came with the answer"),
         ErrorCode.GROUP_MAX_SIZE_REACHED: _final("the broker's group.max.size allows no further member"),
@@ -140,9 +150,9 @@ ERROR_TABLE: Mapping[int, ErrorRow] = MappingProxyType(
         ErrorCode.UNSTABLE_OFFSET_COMMIT: _again("a transaction over these offsets is pending", quick=True),
         ErrorCode.THROTTLING_QUOTA_EXCEEDED: _again("a quota of the cluster is used up"),
         ErrorCode.PRODUCER_FENCED: _final(_OVERTAKEN),
-        ErrorCode.UNKNOWN_TOPIC_ID: _again("", "metadata"),
-        ErrorCode.INCONSISTENT_TOPIC_ID: _again("", "metadata"),
-        ErrorCode.TRANSACTIONAL_ID_NOT_FOUND: _final(),
+        ErrorCode.UNKNOWN_TOPIC_ID: _again("the topic was deleted and created anew", "metadata"),
+        ErrorCode.INCONSISTENT_TOPIC_ID: _again("the topic was deleted and created anew", "metadata"),
+        ErrorCode.TRANSACTIONAL_ID_NOT_FOUND: _final("the coordinator has forgotten this transactional id"),
         ErrorCode.TRANSACTION_ABORTABLE: _final("the transaction has to be aborted"),
     }
 )

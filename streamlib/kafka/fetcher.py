@@ -19,7 +19,6 @@ Every decision is made without I/O in `_dispatch`, which runs when something has
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Coroutine, Iterable, Mapping
 from typing import Any
@@ -32,13 +31,10 @@ from streamlib.kafka.client import KafkaClient
 from streamlib.kafka.errors import check_code, error_row
 from streamlib.records import FetchedBatch, TopicPartition
 
-log = logging.getLogger("streamlib.kafka")
-
 _LANES = 2
 _LAST_LANE_WAIT_MS = 25
 _ABOUT_TO_COME_BACK_MS = 10
 _MIN_BYTES = 1
-_WARNING_INTERVAL_S = 10.0
 _TRIES_BEFORE_WARNING = 3  # a leader that moves takes one or two
 _READ_UNCOMMITTED, _READ_COMMITTED = 0, 1
 
@@ -123,7 +119,6 @@ class KafkaFetcher:
         self._dispatch_handle: asyncio.Handle | None = None
         self._crash: Exception | None = None
         self._progress = asyncio.Event()  # replaced each time it is set
-        self._warn_again_s = 0.0
         self._closed = False
 
         self.requests = 0
@@ -451,11 +446,9 @@ class KafkaFetcher:
         return min(settings.retry_backoff_ms << min(tries - 1, 16), settings.retry_backoff_max_ms) / 1000
 
     def _warn(self, what: str) -> None:
-        """At most one line in a while; what goes on for ever would fill the log."""
-        now_s = asyncio.get_running_loop().time()
-        if now_s >= self._warn_again_s:
-            self._warn_again_s = now_s + _WARNING_INTERVAL_S
-            log.warning("reading failed and is tried again: %s", what)
+        """What goes on for ever would fill the log, and several fetchers would say the same."""
+        now_ms = asyncio.get_running_loop().time() * 1000
+        self._client.complaints.warn("reading", now_ms, "reading failed and is tried again: %s", what)
 
     def _report_progress(self) -> None:
         self._progress.set()

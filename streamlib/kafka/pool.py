@@ -16,11 +16,12 @@ from typing import Any, Protocol, TypeAlias
 
 import msgspec
 from aiokafka.conn import AIOKafkaConnection
-from aiokafka.errors import AuthenticationFailedError
+from aiokafka.errors import BrokerResponseError
 from aiokafka.errors import KafkaError as AioKafkaError
 
-from streamlib.errors import ConnectionFailedError, KafkaError, UnsupportedBrokerError
+from streamlib.errors import ConnectionFailedError, ErrorCode, KafkaError, UnsupportedBrokerError
 from streamlib.kafka.cluster import Address
+from streamlib.kafka.errors import error_row
 from streamlib.kafka.protocol.messages.cluster import API_VERSIONS
 from streamlib.kafka.protocol.primitives import EncodeError
 from streamlib.kafka.protocol.request import Request
@@ -29,7 +30,9 @@ from streamlib.kafka.protocol.schema import Api
 # aiokafka's own timeout of a request: never. Ours differ from call to call (a join may take minutes).
 _NEVER_MS = 10**11
 _CLOSE_TIMEOUT_S = 1.0
-_SASL_AUTHENTICATION_FAILED = 58
+_SASL_REFUSALS = frozenset(
+    {ErrorCode.SASL_AUTHENTICATION_FAILED, ErrorCode.UNSUPPORTED_SASL_MECHANISM, ErrorCode.ILLEGAL_SASL_STATE}
+)
 # The first version with finalized features (KIP-584); brokers from 2.4 on have it.
 _API_VERSIONS_VERSION = 3
 
@@ -210,9 +213,8 @@ def _explained(error: BaseException, where: str) -> BaseException:
         case EncodeError():
             detail = f"{where} is too old: Kafka 2.5 or newer is needed ({error})"
             return UnsupportedBrokerError("ApiVersions", detail)
-        case AuthenticationFailedError():
-            detail = f"{error}; check user name and password"
-            return KafkaError(_SASL_AUTHENTICATION_FAILED, "SaslAuthenticate", where, detail)
+        case BrokerResponseError(errno=code) if code in _SASL_REFUSALS:
+            return KafkaError(code, "SaslAuthenticate", where, f"{error}; {error_row(code).hint}")
         case TimeoutError():
             return ConnectionFailedError("Connect", where, "no answer in time")
         case OSError() | AioKafkaError():

@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 PROTOCOL = "streamlib-sticky"
 VERSION = 1
+_JOIN_AGAIN = b'{"join_again":true}'
 
 
 class UserData(msgspec.Struct, frozen=True):
@@ -46,12 +47,25 @@ def assignor(plan: Plan) -> Callable[[Sequence[MemberSubscription]], Mapping[str
 
     def decide(subscriptions: Sequence[MemberSubscription]) -> Mapping[str, Assignment]:
         members = [_member(plan, each.member_id, each.subscription) for each in subscriptions]
-        return {
-            member_id: Assignment(tuple(p for task in sorted(tasks) for p in plan.inputs(task)))
-            for member_id, tasks in assign(plan.tasks, members).items()
-        }
+        assigned = assign(plan.tasks, members)
+        return {member.member_id: _assignment(plan, member, assigned[member.member_id]) for member in members}
 
     return decide
+
+
+def _assignment(plan: Plan, member: Member, tasks: frozenset[TaskId]) -> Assignment:
+    partitions = tuple(p for task in sorted(tasks) for p in plan.inputs(task))
+    return Assignment(partitions, _JOIN_AGAIN if member.owned - tasks else b"")
+
+
+def joins_again(assignment: Assignment) -> bool:
+    """Whether the member is to join again once it holds no more than it was assigned.
+
+    It is the one that others wait for. A static member that was killed before it heard of that is not waited for by
+    its coordinator when it comes back, and gets this assignment again: it has nothing to give back by then, and has
+    to join all the same, or what was withheld stays nobody's.
+    """
+    return assignment.user_data == _JOIN_AGAIN
 
 
 def _member(plan: Plan, member_id: str, subscription: Subscription) -> Member:

@@ -31,12 +31,25 @@ import msgspec
 
 from streamlib.errors import ErrorCode, KafkaError
 from streamlib.records import GroupMetadata, TopicPartition
+from streamlib.runtime.assignor import joins_again
+from streamlib.runtime.complaints import Complaints
 from streamlib.runtime.ports import Assignment, Clock, Group, JoinResult, MemberSubscription, Subscription
 from streamlib.runtime.wakeup import Wakeup
 
 log = logging.getLogger(__name__)
 
 Assignor: TypeAlias = Callable[[Sequence[MemberSubscription]], Mapping[str, Assignment]]
+
+
+_NO_COORDINATOR = frozenset(
+    {
+        ErrorCode.NETWORK_EXCEPTION,
+        ErrorCode.REQUEST_TIMED_OUT,
+        ErrorCode.COORDINATOR_LOAD_IN_PROGRESS,
+        ErrorCode.COORDINATOR_NOT_AVAILABLE,
+        ErrorCode.NOT_COORDINATOR,
+    }
+)
 
 
 class State(Enum):
@@ -50,9 +63,13 @@ class State(Enum):
 
 
 class Assigned(msgspec.Struct, frozen=True):
-    """The partitions this member owns from now on; what it held beyond them is to be closed and released."""
+    """The partitions this member owns from now on; what it held beyond them is to be closed and released.
+
+    `join_again`: others wait for what it held beyond them, so it has to join again even if it holds none of that.
+    """
 
     partitions: frozenset[TopicPartition]
+    join_again: bool = False
 
 
 class Lost(msgspec.Struct, frozen=True):
@@ -91,6 +108,7 @@ class Membership:
         self._assignor = assignor
         self._user_data = user_data
         self._on_change = on_change
+        self._complaints = Complaints(log)
         self._turn = Wakeup()
         self._moved = anyio.Event()  # set once, at the next change of state or generation
         self._member_id = ""
@@ -121,6 +139,8 @@ class Membership:
         event, self._event = self._event, None
         if isinstance(event, Assigned):
             self.held |= event.partitions
+            if event.join_again and self.held == event.partitions:
+                self._join_again()  # otherwise `release` does
         return event
 
     def release(self, partitions: Iterable[TopicPartition]) -> None:
@@ -205,7 +225,7 @@ class Membership:
             return  # while the sync was under way
         self.rebalances += 1
         self.state = State.STABLE
-        self._event = Assigned(frozenset(assignment.partitions))
+        self._event = Assigned(frozenset(assignment.partitions), joins_again(assignment))
         self._tell()
 
     def _over(self) -> bool:
@@ -232,9 +252,9 @@ class Membership:
                 self.lose("the session expired")
             case ErrorCode.ILLEGAL_GENERATION:
                 self.lose("the group is in a later generation")
-            case ErrorCode.NETWORK_EXCEPTION | ErrorCode.REQUEST_TIMED_OUT:
-                # The coordinator may be gone for long; what we hold stays held until it says otherwise.
-                log.warning("%s; trying again", error)
+            case code if code in _NO_COORDINATOR:
+                # It may be gone for long; what we hold stays held until it says otherwise.
+                self._complaints.warn(code, self._clock.monotonic_ms(), "%s; trying again", error)
                 self._rejoin = self._rejoin or self.state is not State.STABLE
             case _:
                 self.lose(str(error))  # nothing may be committed any more, and nobody is to wait for us

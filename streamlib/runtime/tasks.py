@@ -115,11 +115,12 @@ class TaskSet:
         inputs = [partition for task in tasks for partition in task.inputs]
         committed = await self._ports.group.fetch_offsets(inputs)
         starts = await self._ports.admin.list_offsets(inputs, "earliest")
-        gone = {partition for partition, at in committed.items() if at.offset < starts[partition]}
+        ends = await self._ports.admin.list_offsets(committed, "latest")
+        gone = {p for p, at in committed.items() if not starts[p] <= at.offset <= ends[p]}
         for partition in gone:
             log.warning(
-                "the committed offset %d of %s is no longer in the log, which starts at %d; the reset policy applies",
-                committed[partition].offset, partition, starts[partition],
+                "the committed offset %d of %s is not in the log, which goes from %d to %d; the reset policy applies",
+                committed[partition].offset, partition, starts[partition], ends[partition],
             )  # fmt: skip
         resets = await self._reset_positions([p for p in inputs if p not in committed or p in gone], starts)
         # The text that came with an offset stays: stream time does not go back where a log was cut off.

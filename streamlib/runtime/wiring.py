@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
+import anyio
+
 from streamlib.config import StreamsConfig
 from streamlib.engine.global_state import GlobalState
 from streamlib.engine.operators.site import OpenStore
@@ -26,6 +28,8 @@ from streamlib.runtime.wakeup import Wakeup
 from streamlib.runtime.worker import Worker, WorkerParts
 from streamlib.topology.topology import Topology
 
+UNKNOWN_TOPIC_PAUSES_S = (0.1, 0.3, 0.6)
+
 
 class Adapters(Protocol):
     """Makes the ports of one worker. `Connection` makes those of a real cluster; tests wrap it to break things."""
@@ -43,8 +47,24 @@ async def plan_and_prepare(topology: Topology, config: StreamsConfig, admin: Adm
     Raises:
         TopologyError: a topic is missing, inputs are not co-partitioned, or an internal topic has the wrong shape.
     """
+    plan = await plan_on(topology, config, admin)
+    repartition = [
+        TopicSpec(name, partitions, {"cleanup.policy": "delete", "retention.ms": "-1"})
+        for name, partitions in plan.repartition_topics.items()
+    ]
+    changelogs = [TopicSpec(name, *shape) for name, shape in plan.changelog_topics.items()]
+    await admin.ensure_topics([*repartition, *changelogs])
+    return plan
+
+
+async def plan_on(topology: Topology, config: StreamsConfig, admin: Admin) -> Plan:
+    """Plan the tasks on the topics there are; nothing is created.
+
+    Raises:
+        TopologyError: a topic is missing that is not internal, or inputs are not co-partitioned.
+    """
     dead_letters = dead_letter_topics(topology, config.error_policies)
-    counts = await admin.partition_counts((*source_topics(topology), *sink_topics(topology), *dead_letters))
+    counts = await _counts_of({*source_topics(topology), *sink_topics(topology), *dead_letters}, admin)
     if missing := sorted(dead_letters - counts.keys()):
         raise TopologyError(
             f"the topics for dead letters do not exist: {', '.join(missing)}: create them before the application starts"
@@ -56,14 +76,17 @@ async def plan_and_prepare(topology: Topology, config: StreamsConfig, admin: Adm
             f"topics that the topology writes to do not exist: {', '.join(missing)}: "
             "create them before the application starts"
         )
-    plan = make_plan(topology, config.application_id, counts)
-    repartition = [
-        TopicSpec(name, partitions, {"cleanup.policy": "delete", "retention.ms": "-1"})
-        for name, partitions in plan.repartition_topics.items()
-    ]
-    changelogs = [TopicSpec(name, *shape) for name, shape in plan.changelog_topics.items()]
-    await admin.ensure_topics([*repartition, *changelogs])
-    return plan
+    return make_plan(topology, config.application_id, counts)
+
+
+async def _counts_of(topics: set[str], admin: Admin) -> dict[str, int]:
+    """Partition counts. Brokers hear of a new topic one after the other, so one that is missing is asked for again."""
+    for pause_s in UNKNOWN_TOPIC_PAUSES_S:
+        counts = await admin.partition_counts(topics)
+        if topics <= counts.keys():
+            return counts
+        await anyio.sleep(pause_s)
+    return await admin.partition_counts(topics)
 
 
 def build_worker(

@@ -31,6 +31,7 @@ from streamlib.engine.plan import Plan
 from streamlib.engine.task import Task
 from streamlib.errors import ErrorCode, KafkaError, StreamsError, TaskMigratedError, TopologyError
 from streamlib.records import TaskId, TopicPartition
+from streamlib.runtime.complaints import Complaints
 from streamlib.runtime.failures import Action, decide
 from streamlib.runtime.global_stores import GlobalStores
 from streamlib.runtime.membership import Assigned, Lost, Membership
@@ -114,6 +115,7 @@ class Worker:
         self._losses = 0  # of the membership since the last commit
         self._owed = 0  # records processed and punctuators called since the last commit
         self._backoff_ms = FIRST_BACKOFF_MS
+        self._complaints = Complaints(log)
         self._counts = dict.fromkeys(("records_in", "records_out", "restored", "commits", "redone"), 0)
 
     @property
@@ -160,12 +162,25 @@ class Worker:
         try:
             if self._global_stores is not None:
                 await self._global_stores.bootstrap(lambda: not self._stopping)
-            await self._committer.init()
+            await self._begin()
             await self._run_with_children()
         finally:
             await self._give_up()
             if leave:
                 await self._leave()  # after an error, too: everything is closed, nobody has to wait for the session
+
+    async def _begin(self) -> None:
+        """Fresh producers. Nothing can be lost yet, so a worker that cannot begin in time stops and says why."""
+        until_ms = self._clock.monotonic_ms() + self._config.delivery_timeout_ms
+        while not self._stopping:
+            try:
+                await self._committer.init()
+                return
+            except KafkaError as error:
+                if decide(error) is Action.FATAL or self._clock.monotonic_ms() >= until_ms:
+                    raise
+                self._complaints.warn(error.code, self._clock.monotonic_ms(), "cannot begin yet: %s", error)
+            await self._back_off()
 
     async def _run_with_children(self) -> None:
         """The loop raises one error at a time; it should arrive as itself, not in a group."""
@@ -231,7 +246,7 @@ class Worker:
 
     async def _follow_membership(self) -> None:
         match self._membership.take_event():
-            case Assigned(partitions):
+            case Assigned(partitions=partitions):
                 if self._plan.has_patterns and self._topic_watch.assigned({p.topic for p in partitions}):
                     return
                 self._target = self._tasks_of(partitions)
@@ -436,7 +451,10 @@ class Worker:
                 self._membership.lose(str(error))  # the place in the group is another process's, not ours to leave
             raise error
         self._counts["redone"] += 1
-        log.warning("work since the last commit is redone (%s): %s", action.value, error)
+        self._complaints.warn(
+            (action, error.code), self._clock.monotonic_ms(),
+            "work since the last commit is redone (%s): %s", action.value, error,
+        )  # fmt: skip
         try:
             await self._committer.abort()
             if action is Action.MIGRATED:

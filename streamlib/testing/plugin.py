@@ -56,7 +56,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "kafka" in metafunc.fixturenames:
-        metafunc.parametrize("kafka", _versions(metafunc.config), indirect=True, scope="session")
+        metafunc.parametrize("kafka", kafka_versions(metafunc.config), indirect=True, scope="session")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -88,7 +88,7 @@ def kafka_brokers(request: pytest.FixtureRequest) -> Iterator[KafkaTargets]:
 @pytest.fixture(scope="session")
 def kafka_broker(request: pytest.FixtureRequest, kafka_brokers: KafkaTargets) -> KafkaTarget:
     """A cluster of the first version that is asked for."""
-    return kafka_brokers(_versions(request.config)[0])
+    return kafka_brokers(kafka_versions(request.config)[0])
 
 
 @pytest.fixture(scope="session")
@@ -104,7 +104,8 @@ def unique_name() -> Callable[[str], str]:
     return lambda prefix: f"{prefix}-{uuid.uuid4().hex[:12]}"
 
 
-def _versions(config: pytest.Config) -> list[str]:
+def kafka_versions(config: pytest.Config) -> list[str]:
+    """The versions that tests run on; one that is called "given" if the cluster is given by address."""
     if config.getoption("--bootstrap-servers") is not None:
         return ["given"]
     versions: list[str] = config.getoption("--kafka-version") or config.getini("kafka_versions")
