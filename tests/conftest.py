@@ -11,6 +11,8 @@ CORPUS = Path(__file__).parents[2] / "shared" / "conformance" / "cases"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--corpus", type=Path, default=CORPUS, help="a folder of conformance cases (tests/conformance)")
+    parser.addoption("--all-errors", action="store_true", help="every error at every request (tests/errors)")
+    parser.addoption("--simulation-seeds", type=int, default=2_000, help="how many (tests/simulation)")
     parser.addoption("--all-on-a-broker", action="store_true", help="run every conformance topology on a real broker")
 
 

@@ -17,7 +17,7 @@ async def by_leader(client: KafkaClient, partitions: Iterable[TopicPartition]) -
     Raises:
         KafkaError: UNKNOWN_TOPIC_OR_PARTITION, which `retrying` repeats, or what the topic is refused with.
     """
-    wanted = list(partitions)
+    wanted = sorted(partitions)  # some come in a set, whose order is another one in each run
     if any(client.leader(partition) is None for partition in wanted):
         await client.refresh_metadata({partition.topic for partition in wanted})
     groups = defaultdict(list)

@@ -134,7 +134,7 @@ class KafkaProducer:
         self._enlisted_groups: set[str] = set()
         self._enlisting = asyncio.Lock()
         self._touched = False  # whether any request of this transaction was made
-        self._loose_ends = False  # whether one of them may still be on its way
+        self._loose_ends = False  # whether one of them may still be on its way, though it was asked again
 
         self._queues: dict[TopicPartition, _Queue] = {}
         self._sendable: dict[TopicPartition, _Queue] = {}  # something waits, nothing is on its way; in turn
@@ -372,6 +372,8 @@ class KafkaProducer:
             except KafkaError as error:
                 if error_row(error.code).retriable:
                     self.retries[ErrorCode(error.code).name] += 1
+                if isinstance(error, ConnectionFailedError):
+                    self._loose_ends = True
                 raise
 
         return await self._client.retrying(counted)
@@ -544,8 +546,13 @@ class KafkaProducer:
             except BaseException as error:
                 self._fail(_cut_off("EndTxn", self._where, error))
                 raise
+        shut_out = self._loose_ends and not self._version_2
         self._forget_transaction()
         self._state = _State.READY
+        if shut_out:
+            # Before KIP-890 the epoch stays the same, so that a question that was given up, and answered the second
+            # time, would end or write to the next transaction if it came now.
+            await self.init()
 
     async def _ask_end(self, *, commit: bool) -> Response:
         answer = await self._ask_coordinator("EndTxn", {"committed": commit})

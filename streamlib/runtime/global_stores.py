@@ -11,6 +11,8 @@ import anyio.lowlevel
 from streamlib.engine.global_state import GlobalState
 from streamlib.errors import ErrorCode, KafkaError
 from streamlib.records import TopicPartition
+from streamlib.runtime.complaints import Complaints
+from streamlib.runtime.failures import Action, decide
 from streamlib.runtime.ports import Admin, Clock, Fetcher
 
 log = logging.getLogger(__name__)
@@ -18,6 +20,7 @@ log = logging.getLogger(__name__)
 TAKE_BYTES = 1 << 20
 LOOK_UP_MS = 200  # how often a wait for records looks whether it is still wanted
 LOG_INTERVAL_MS = 5_000
+RETRY_MS = 500
 
 
 class GlobalStores:
@@ -32,6 +35,7 @@ class GlobalStores:
         self._admin = admin
         self._clock = clock
         self._positions: dict[TopicPartition, int] = {}
+        self._complaints = Complaints(log)
 
     async def bootstrap(self, wanted: Callable[[], bool]) -> None:
         """Read up to where the topics end now; given up when it is no longer `wanted`.
@@ -57,16 +61,25 @@ class GlobalStores:
             try:
                 await self._fetcher.wait()
             except KafkaError as error:
-                if error.code != ErrorCode.OFFSET_OUT_OF_RANGE:
-                    raise
-                log.warning("global stores are built anew: %s", error)
-                await self._begin({})
+                await self._go_on_after(error)
             self._apply()
             await anyio.lowlevel.checkpoint()
 
     def close(self) -> None:
         """Close the stores."""
         self._state.close()
+
+    async def _go_on_after(self, error: KafkaError) -> None:
+        """Nothing is open here that would have to be redone: what was applied stays, or all of it is read again."""
+        if decide(error) is Action.FATAL:
+            raise error
+        if error.code == ErrorCode.OFFSET_OUT_OF_RANGE:
+            log.warning("global stores are built anew: %s", error)
+            await self._begin({})
+            return
+        self._complaints.warn(error.code, self._clock.monotonic_ms(), "global stores wait: %s", error)
+        await anyio.sleep(RETRY_MS / 1000)
+        self._fetcher.add(self._positions)
 
     async def _begin(self, ends: dict[TopicPartition, int]) -> None:
         """Start to read where the stores end; from the start if the topic has lost or never had what comes next."""

@@ -110,6 +110,7 @@ class Worker:
         self._target: frozenset[TaskId] = frozenset()
         self._lost = False  # the membership is, and the tasks have not been dropped yet
         self._stopping = False
+        self._life = anyio.CancelScope()  # ends some time after `stop`, whatever still waits for a broker
         self._opened_ms = 0.0  # when the first uncommitted record was processed
         self._slowest_ms = 0.0  # the longest slice since the last commit
         self._losses = 0  # of the membership since the last commit
@@ -146,7 +147,9 @@ class Worker:
         )
 
     def stop(self) -> None:
-        """Commit, close, leave: as soon as the work at hand is done."""
+        """Commit, close, leave: as soon as the work at hand is done, without a commit if that is not to be had soon."""
+        if not self._stopping:
+            self._life.deadline = anyio.current_time() + LAST_COMMIT_MS / 1000
         self._stopping = True
         self._wakeup.set()
 
@@ -160,10 +163,13 @@ class Worker:
             TaskMigratedError: user functions take longer than the session, again and again.
         """
         try:
-            if self._global_stores is not None:
-                await self._global_stores.bootstrap(lambda: not self._stopping)
-            await self._begin()
-            await self._run_with_children()
+            with self._life:
+                if self._global_stores is not None:
+                    await self._global_stores.bootstrap(lambda: not self._stopping)
+                await self._begin()
+                await self._run_with_children()
+            if self._life.cancelled_caught:
+                log.warning("no commit within %d s of the stop: the next owner redoes the work", LAST_COMMIT_MS / 1000)
         finally:
             await self._give_up()
             if leave:
@@ -219,11 +225,12 @@ class Worker:
             except KafkaError as error:
                 await self._recover(error)
         try:
-            await self._commit()
+            if not self._lost:
+                await self._commit()
         except KafkaError as error:
             log.warning("the last commit failed, its work will be redone by the next owner: %s", error)
             await self._committer.abort()
-        self._tasks.close(self._tasks.ids)
+        self._tasks.close(sorted(self._tasks.ids))
 
     async def _turn(self) -> None:
         """One round of the loop."""
@@ -259,9 +266,9 @@ class Worker:
             await self._drop_all()
         held = self._tasks.ids
         if revoked := held - self._target:
-            await self._hand_back(revoked)
+            await self._hand_back(sorted(revoked))
         if added := self._target - held:
-            self._open_soon(self._tasks.hold(added))
+            self._open_soon(self._tasks.hold(sorted(added)))
         elif self._tasks.waits_for_lock:
             self._open_soon(self._tasks.try_locked())
 
@@ -275,7 +282,7 @@ class Worker:
         """Rule: of a lost task nothing is committed."""
         self._check_pace()
         await self._committer.abort()
-        self._tasks.close(self._tasks.ids)
+        self._tasks.close(sorted(self._tasks.ids))
         self._owed = 0
         await self._committer.init()
         self._lost = False
@@ -458,7 +465,8 @@ class Worker:
         try:
             await self._committer.abort()
             if action is Action.MIGRATED:
-                self._membership.lose(str(error))  # the loop drops the tasks when it takes the event
+                self._membership.lose(str(error))
+                self._lost = True  # the next turn drops the tasks, or they are closed as they are
                 return
             tasks = self._tasks.roll_back()
             self._owed = 0
@@ -481,7 +489,7 @@ class Worker:
                     await self._committer.abort()
             finally:
                 try:
-                    self._tasks.close(self._tasks.ids)
+                    self._tasks.close(sorted(self._tasks.ids))
                 finally:
                     await self._committer.close()  # nothing of it is tried again from here on
                     if self._global_stores is not None:

@@ -18,6 +18,7 @@ import asyncio
 import heapq
 import itertools
 import random
+import warnings
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -113,11 +114,13 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
     def finish(self) -> None:
         """Let go of everything, quietly: what was left in the middle ends here, after all has been looked at."""
         self.set_exception_handler(lambda loop, context: None)
-        for task in self._tasks:
-            task._log_destroy_pending = False  # type: ignore[attr-defined]
-            if not task.done():
-                with suppress(BaseException):
-                    task.get_coro().close()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # of tasks that were killed before their first step
+            for task in self._tasks:
+                task._log_destroy_pending = False  # type: ignore[attr-defined]
+                if not task.done():
+                    with suppress(BaseException):
+                        task.get_coro().close()
         self._ready.clear()
         self._scheduled.clear()
         self._tasks.clear()

@@ -45,6 +45,7 @@ _DEFECTS = frozenset(
     }
 )
 """What a broker says only to a client that does something wrong, however much goes wrong around it."""
+_WRITES = frozenset({"Produce", "TxnOffsetCommit", "EndTxn", "AddPartitionsToTxn", "JoinGroup", "SyncGroup"})
 
 
 class LoopTimers:
@@ -202,7 +203,7 @@ class Connection:
 
     def _answer(self, call: _Call, body: Body) -> None:
         network, verdict = self._network, call.verdict
-        if (defects := _DEFECTS.intersection(codes_of(body))) and verdict == DELIVER:
+        if call.request.api.name in _WRITES and (defects := _DEFECTS.intersection(codes_of(body))):
             network.violations.append(f"{self.process.name}: {call.request!r} is answered with {sorted(defects)}")
         network.trace.reply(self.process.name, self.broker, call.request, body)
         if verdict.lose_reply or network.cut_off(self):

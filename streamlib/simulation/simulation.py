@@ -142,13 +142,13 @@ class Simulation:
         prepared = self._workload.prepared
         self._feeder.write([item for item in drawn if item.partition.topic in prepared])
         inputs = [item for item in drawn if item.partition.topic not in prepared]
-        at_ms, first = 0.0, 0
+        groups, first = [], 0
         while first < len(inputs):
-            count = self._rng.randint(1, 5)
-            some = inputs[first : first + count]
-            self._network.later(min(at_ms, self._scenario.horizon_ms), partial(self._feeder.write, some))
-            at_ms += self._rng.expovariate(1) * self._scenario.horizon_ms * _FEEDING * count / len(inputs)
-            first += count
+            groups.append(inputs[first : first + self._rng.randint(1, 5)])
+            first += len(groups[-1])
+        span_ms = self._scenario.horizon_ms * _FEEDING
+        for group, at_ms in zip(groups, sorted(self._rng.uniform(0, span_ms) for _ in groups), strict=True):
+            self._network.later(at_ms, partial(self._feeder.write, group))
 
     async def _drained(self) -> bool:
         """Whether everything is processed and committed before time is up."""

@@ -6,8 +6,8 @@
 
 `kafka_broker` is the broker of the first version; a test that asks for `kafka` runs once for each version.
 Versions come from `--kafka-version` (may be repeated), else from the `kafka_versions` setting. With
-`--bootstrap-servers` both are the cluster given there, and none is started. Tests that use them get the
-marker `broker`.
+`--bootstrap-servers` both are the cluster given there, and none is started. `kafka_cluster` is a cluster of three
+nodes, for tests that stop and start some of them. Tests that use them get the marker `broker`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from streamlib.testing.broker import Broker
 
 _DEFAULT_VERSION = "4.3.1"
-_FIXTURES = {"kafka", "kafka_broker", "kafka_brokers"}
+_CLUSTER_NODES = 3
+_FIXTURES = {"kafka", "kafka_broker", "kafka_brokers", "kafka_cluster"}
 
 
 class KafkaTarget(msgspec.Struct, frozen=True):
@@ -96,6 +97,20 @@ def kafka(request: pytest.FixtureRequest, kafka_brokers: KafkaTargets) -> KafkaT
     """A cluster of each version in turn."""
     version: str = request.param
     return kafka_brokers(version)
+
+
+@pytest.fixture(scope="module")
+def kafka_cluster(request: pytest.FixtureRequest) -> Iterator[Broker]:
+    """Three nodes of the first version, where records have three replicas and a write needs two of them.
+
+    A test that stops or kills a node (`stop_node`, `kill_node`) starts it again before it ends (`start_node`).
+    """
+    if request.config.getoption("--bootstrap-servers") is not None:
+        pytest.skip("the nodes of a cluster that was given by address are not ours to stop")
+    from streamlib.testing.broker import Broker
+
+    with Broker.start(kafka_versions(request.config)[0], nodes=_CLUSTER_NODES, heap="320m") as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,8 @@ from streamlib.testing.broker.node import Launch, Node
 from streamlib.testing.broker.process import WatchedProcess
 from streamlib.testing.broker.properties import HOST, NodePorts, server_properties
 
-_START_SECONDS = 90.0
+DEFAULT_HEAP = "768m"
+START_SECONDS = 90.0
 
 
 class BrokerOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,7 +41,7 @@ class BrokerOptions(msgspec.Struct, frozen=True, kw_only=True):
     proxied_port: int | None = None
     data_dir: Path | None = None
     config: Mapping[str, str] = {}
-    heap: str = "768m"
+    heap: str = DEFAULT_HEAP
     optimise: bool = False
 
     def __post_init__(self) -> None:
@@ -82,6 +83,7 @@ class Broker:
         proxied_port: int | None = None,
         data_dir: Path | None = None,
         config: Mapping[str, str] | None = None,
+        heap: str = DEFAULT_HEAP,
         optimise: bool = False,
         progress: Progress | None = None,
     ) -> Broker:
@@ -100,6 +102,7 @@ class Broker:
             proxied_port=proxied_port,
             data_dir=data_dir,
             config=config or {},
+            heap=heap,
             optimise=optimise,
         )
         broker = cls(options, WatchedProcess, progress)
@@ -140,14 +143,14 @@ class Broker:
 
     def wait(self) -> None:
         """Returns when every node serves clients."""
-        deadline_seconds = time.monotonic() + _START_SECONDS
+        deadline_seconds = time.monotonic() + START_SECONDS
         for node in self.nodes:
             node.wait(deadline_seconds)
 
     def start_node(self, index: int) -> None:
         """Starts a stopped or killed node (the first is 0) on its old data, and waits until it is ready."""
         self.nodes[index].start(self._launch)
-        self.nodes[index].wait(time.monotonic() + _START_SECONDS)
+        self.nodes[index].wait(time.monotonic() + START_SECONDS)
 
     def stop_node(self, index: int) -> None:
         """Shuts one node down in good order: it hands over its partitions first."""
