@@ -38,7 +38,7 @@ def after_each_block() -> list[dict[str, Any]]:
 
 
 def test_every_block_runs(after_each_block: list[dict[str, Any]]) -> None:
-    assert len(after_each_block) == 5
+    assert len(after_each_block) == 6
     config = after_each_block[-1]["config"]
     assert isinstance(config, StreamsConfig)
     assert config.application_id == "revenue"

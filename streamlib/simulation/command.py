@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from streamlib.simulation.report import report
-from streamlib.simulation.scenario import Scenario, draw_scenario
+from streamlib.simulation.scenario import FULL, SMALL, Scenario, Size, draw_scenario
 from streamlib.simulation.simulation import Outcome, Simulation
 from streamlib.simulation.workloads import WORKLOADS
 
@@ -35,9 +35,9 @@ class Result(msgspec.Struct, frozen=True):
     digest: str
 
 
-def run_seed(seed: int, workloads: Sequence[str]) -> Outcome:
+def run_seed(seed: int, workloads: Sequence[str], size: Size = FULL) -> Outcome:
     """Run the scenario of one seed."""
-    return run_scenario(draw_scenario(seed, workloads))
+    return run_scenario(draw_scenario(seed, workloads, size))
 
 
 def run_scenario(scenario: Scenario) -> Outcome:
@@ -45,15 +45,15 @@ def run_scenario(scenario: Scenario) -> Outcome:
     return Simulation(scenario, WORKLOADS[scenario.workload]).run()
 
 
-def run_seeds(seeds: Iterable[int], workloads: Sequence[str], jobs: int) -> Iterator[Result]:
+def run_seeds(seeds: Iterable[int], workloads: Sequence[str], jobs: int, size: Size = FULL) -> Iterator[Result]:
     """Run many seeds on `jobs` processes; results come in order."""
     chunks = _batched(seeds, CHUNK)
     if jobs == 1:
         for chunk in chunks:
-            yield from _results(workloads, chunk)
+            yield from _results(workloads, size, chunk)
         return
     with ProcessPoolExecutor(jobs) as pool:
-        for results in pool.map(partial(_results, workloads), chunks):
+        for results in pool.map(partial(_results, workloads, size), chunks):
             yield from results
 
 
@@ -64,6 +64,7 @@ def main(
     workload: Annotated[list[str] | None, typer.Option(help="Only this workload; may be given several times.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = os.cpu_count() or 1,
     trace: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the whole trace of a failing seed.")] = None,
+    small: Annotated[bool, typer.Option("--small", help="Small scenarios: more of them in the same time.")] = False,
     keep_going: Annotated[bool, typer.Option("--keep-going", help="Do not stop at the first that fails.")] = False,
 ) -> None:
     """Run real workers against a model of Kafka, with faults, in virtual time, and look for anything lost or twice.
@@ -73,30 +74,30 @@ def main(
     workloads = workload or list(WORKLOADS)
     if unknown := sorted(set(workloads) - WORKLOADS.keys()):
         raise typer.BadParameter(f"no workload {unknown[0]!r}; there are {', '.join(WORKLOADS)}")
-    console = Console(stderr=True)
+    console, size = Console(stderr=True), SMALL if small else FULL
     if seed is not None:
-        outcome = run_seed(seed, workloads)
+        outcome = run_seed(seed, workloads, size)
         console.print(report(outcome, trace_lines=60), markup=False, highlight=False, soft_wrap=True)
         _write_trace(outcome, trace)
         raise typer.Exit(0 if outcome.ok else 1)
-    failed = _run_many(range(first, first + seeds), workloads, jobs, keep_going, console)
+    runs = run_seeds(range(first, first + seeds), workloads, jobs, size)
+    failed = _run_many(runs, seeds, keep_going, console)
     for result in failed[:1]:
-        outcome = run_seed(result.seed, workloads)
+        outcome = run_seed(result.seed, workloads, size)
+        console.print(f"again with: {_again(result.seed, workload or [], small)}", markup=False, soft_wrap=True)
         console.print(report(outcome, trace_lines=60), markup=False, highlight=False, soft_wrap=True)
         _write_trace(outcome, trace)
     raise typer.Exit(1 if failed else 0)
 
 
-def _run_many(
-    seeds: Sequence[int], workloads: Sequence[str], jobs: int, keep_going: bool, console: Console
-) -> list[Result]:
+def _run_many(results: Iterable[Result], total: int, keep_going: bool, console: Console) -> list[Result]:
     failed: list[Result] = []
     runs: Counter[str] = Counter()
     faults = 0
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("seeds"), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
-        bar = progress.add_task("seeds", total=len(seeds))
-        for result in run_seeds(seeds, workloads, jobs):
+        bar = progress.add_task("seeds", total=total)
+        for result in results:
             progress.advance(bar)
             runs[result.workload] += 1
             faults += result.faults
@@ -114,13 +115,19 @@ def _run_many(
     return failed
 
 
+def _again(seed: int, chosen: Sequence[str], small: bool) -> str:
+    """The command that runs a seed again; what is drawn depends on the workloads there are to choose from."""
+    options = [f"--seed {seed}", *(f"--workload {name}" for name in chosen), *(["--small"] if small else [])]
+    return f"python -m streamlib.simulation {' '.join(options)}"
+
+
 def _write_trace(outcome: Outcome, file: Path | None) -> None:
     if file is not None:
         file.write_text("\n".join(outcome.trace.lines()) + "\n")
 
 
-def _results(workloads: Sequence[str], seeds: Iterable[int]) -> list[Result]:
-    return [_result(run_seed(seed, workloads)) for seed in seeds]
+def _results(workloads: Sequence[str], size: Size, seeds: Iterable[int]) -> list[Result]:
+    return [_result(run_seed(seed, workloads, size)) for seed in seeds]
 
 
 def _result(outcome: Outcome) -> Result:

@@ -10,9 +10,7 @@ import msgspec
 
 from streamlib.simulation.faults import Drawing, Fault, MarkersSlow
 
-HORIZONS_MS = (5_000.0, 10_000.0, 16_000.0)
 BROKERS = 3
-MOST_FAULTS = 8
 _SLOW_MARKERS = 0.2  # of the scenarios: the brokers are slow with them all the time
 
 
@@ -55,12 +53,26 @@ def host_names(workers: int) -> tuple[str, ...]:
     return tuple(f"w{number}" for number in range(workers))
 
 
-def draw_scenario(seed: int, workloads: Sequence[str]) -> Scenario:
+class Size(msgspec.Struct, frozen=True):
+    """How large the scenarios are that are drawn."""
+
+    workers: tuple[int, ...]
+    inputs: tuple[int, int]
+    faults: int
+    horizons_ms: tuple[float, ...]
+
+
+FULL = Size((1, 2, 2, 2, 3), (10, 60), 8, (5_000.0, 10_000.0, 16_000.0))
+SMALL = Size((1, 2, 2), (8, 20), 4, (5_000.0,))
+"""Twice as many of them in the same time."""
+
+
+def draw_scenario(seed: int, workloads: Sequence[str], size: Size = FULL) -> Scenario:
     """The scenario of a seed."""
     rng = random.Random(seed)
-    workers = rng.choice([1, 2, 2, 2, 3])
-    horizon_ms = rng.choice(HORIZONS_MS)
-    faults = Drawing(rng, host_names(workers), BROKERS, horizon_ms * 0.8).draw(rng.randint(0, MOST_FAULTS))
+    workers = rng.choice(size.workers)
+    horizon_ms = rng.choice(size.horizons_ms)
+    faults = Drawing(rng, host_names(workers), BROKERS, horizon_ms * 0.8).draw(rng.randint(0, size.faults))
     if rng.random() < _SLOW_MARKERS:
         faults += (MarkersSlow(0.0, horizon_ms, rng.choice([200.0, 2_000.0])),)
     return Scenario(
@@ -69,7 +81,7 @@ def draw_scenario(seed: int, workloads: Sequence[str]) -> Scenario:
         workers=workers,
         transaction_version=rng.choice([1, 2, 2]),
         static=rng.random() < 0.4,
-        inputs=rng.randint(10, 60),
+        inputs=rng.randint(*size.inputs),
         transactional_inputs=rng.random() < 0.3,
         poison=rng.random() < 0.1,
         horizon_ms=horizon_ms,

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from streamlib.kafka.protocol.codec import Part, decode_whole, encode
+from streamlib.kafka.protocol.codec import Part, as_decoded, decode_whole, encode
 from streamlib.kafka.protocol.messages import APIS
 from streamlib.kafka.protocol.messages.consumer import ASSIGNMENT, SUBSCRIPTION
 from streamlib.kafka.protocol.primitives import DecodeError, EncodeError
@@ -185,6 +185,15 @@ def test_every_message_of_every_version_survives_the_round_trip(data: st.DataObj
     wire = b"".join(encode(message, part, version, body))
     decoded = decode_whole(message, part, version, wire)
     assert same(decoded, body)
+
+
+@thorough
+@given(st.data())
+def test_message_without_bytes_is_what_comes_back_from_bytes(data: st.DataObject) -> None:
+    message, part, version = data.draw(messages())
+    body = data.draw(bodies(fields_of(message, part), version))
+    decoded = decode_whole(message, part, version, b"".join(encode(message, part, version, body)))
+    assert msgspec.to_builtins(as_decoded(message, part, version)(body)) == msgspec.to_builtins(decoded)
 
 
 @thorough

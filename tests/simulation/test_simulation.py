@@ -13,7 +13,7 @@ import pytest
 from streamlib.simulation.command import run_scenario, run_seed, run_seeds
 from streamlib.simulation.faults import Fault, FrozenAtRequest, Killed, KilledAtRequest, Moment, RequestLost
 from streamlib.simulation.report import report
-from streamlib.simulation.scenario import Scenario, draw_scenario
+from streamlib.simulation.scenario import SMALL, Scenario, draw_scenario
 from streamlib.simulation.workloads import WORKLOADS
 from tests.simulation.mutations import MUTATIONS
 
@@ -40,7 +40,7 @@ def test_fresh_seeds_find_nothing(pytestconfig: pytest.Config) -> None:
     """As many as the option says; the seeds are the same each time, so that a failure is this commit's."""
     count = pytestconfig.getoption("--simulation-seeds")
     seeds = range(FIRST_FRESH, FIRST_FRESH + count)
-    failed = [result for result in run_seeds(seeds, ALL, os.cpu_count() or 1) if result.violations]
+    failed = [result for result in run_seeds(seeds, ALL, os.cpu_count() or 1, SMALL) if result.violations]
     assert not failed, "\n".join(f"SEED={result.seed} {result.workload}: {result.violations[0]}" for result in failed)
 
 
