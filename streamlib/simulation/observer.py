@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from streamlib.engine.plan import Plan
-from streamlib.records import TopicPartition
+from streamlib.records import OutRecord, TopicPartition
+from streamlib.simulation.checks import StoreCopy, drained, no_hanging_transaction, store_follows_changelog
 from streamlib.simulation.cluster.basics import Refused
 from streamlib.simulation.cluster.cluster import Cluster
 from streamlib.simulation.cluster.log import PartitionLog
@@ -59,22 +60,39 @@ class Observer:
         return not self.backlog() and not self._cluster.transactions.open_transactions()
 
     def at_the_end(self, disks: Mapping[str, Disk]) -> Iterator[str]:
-        """What is wrong once everybody has stopped."""
+        """What is wrong once everybody has stopped and all markers have landed."""
+        topics = self._cluster.topics
+        logs = {partition: topics.log(partition) for partition in topics.partitions(topics.names())}
+        ends = {partition: log.end_offset for partition, log in logs.items()}
+        yield from drained(self._offsets(), {partition: ends[partition] for partition in self._inputs})
+        yield from no_hanging_transaction({p: log.last_stable_offset for p, log in logs.items()}, ends)
         for transactional_id in self._cluster.transactions.open_transactions():
             yield f"the transaction of {transactional_id} is left open"
         if pending := self._cluster.offsets.pending(self._group_id):
             yield f"offsets are left pending: {pending}"
         for host, disk in disks.items():
-            for task_id in self._plan.tasks:
-                for name in (str(task_id), f"{task_id}.aside-{disk.identity}"):
-                    if name in disk.folders:
-                        yield from (f"{host}, {name}: {what}" for what in self._beyond(name, disk))
+            for copy, changelog in self._copies(disk):
+                found = store_follows_changelog(copy, records_of(logs[changelog]), ends[changelog])
+                yield from (f"disk of {host}: {what}" for what in found)
 
-    def _beyond(self, name: str, disk: Disk) -> Iterator[str]:
-        """Positions behind the end of what is committed: somebody wrote to a store too early."""
-        task_id = next(task_id for task_id in self._plan.tasks if name.split(".")[0] == str(task_id))
-        positions = disk.folders[name].content.positions()
-        for partition, store in self._plan.changelogs(task_id).items():
-            end = self._cluster.topics.log(partition).last_stable_offset
-            if positions.get(store, 0) > end:
-                yield f"store {store} claims position {positions[store]}, {partition} ends at {end}"
+    def _offsets(self) -> dict[TopicPartition, int]:
+        return {partition: at.offset for partition, at in self._cluster.offsets.committed(self._group_id).items()}
+
+    def _copies(self, disk: Disk) -> Iterator[tuple[StoreCopy, TopicPartition]]:
+        """All stores on a disk that have a changelog, also those of tasks that have moved on since."""
+        for task_id in self._plan.tasks:
+            specs = {spec.name: spec for spec in self._plan.stores(task_id)}
+            for name in (str(task_id), f"{task_id}.aside-{disk.identity}"):
+                if name not in disk.folders:
+                    continue
+                content = disk.folders[name].content
+                for changelog, store in self._plan.changelogs(task_id).items():
+                    if specs[store].persistent:
+                        position = content.positions().get(store, 0)
+                        rows = dict(content.scan(store, None, None))
+                        yield StoreCopy(task_id, specs[store], rows, position), changelog
+
+
+def records_of(log: PartitionLog) -> list[tuple[int, OutRecord]]:
+    """What a reader of committed records finds, with offsets."""
+    return [(row.offset, (row.key, row.value, row.timestamp, row.headers)) for row in log.committed_records()]

@@ -21,15 +21,13 @@ import msgspec
 from streamlib.config import StreamsConfig
 from streamlib.engine.plan import Plan, make_plan
 from streamlib.errors import ErrorCode, KafkaError
-from streamlib.records import OutRecord
 from streamlib.simulation.cluster.cluster import Cluster
-from streamlib.simulation.cluster.log import PartitionLog
 from streamlib.simulation.feeder import Feeder
 from streamlib.simulation.hosts import AGAIN_MS, Host
 from streamlib.simulation.injector import Injector
 from streamlib.simulation.loop import LivelockError, VirtualTimeLoop
 from streamlib.simulation.network import LoopTimers, Network, bootstrap_servers
-from streamlib.simulation.observer import Observer
+from streamlib.simulation.observer import Observer, records_of
 from streamlib.simulation.scenario import BROKERS, Scenario
 from streamlib.simulation.trace import Trace
 from streamlib.simulation.workloads.workload import Seen, Workload
@@ -215,7 +213,7 @@ class Simulation:
         outputs = topics.partitions(topic for topic in topics.names() if topic not in inputs)
         return Seen(
             inputs=self._feeder.written,
-            outputs={partition: _records(topics.log(partition)) for partition in outputs},
+            outputs={partition: records_of(topics.log(partition)) for partition in outputs},
             stores=self._stores(owners),
         )
 
@@ -230,10 +228,6 @@ class Simulation:
                 for spec in self._plan.stores(task_id):
                     rows.setdefault(spec.name, {}).update(folder.content.scan(spec.name, None, None))
         return rows
-
-
-def _records(log: PartitionLog) -> list[tuple[int, OutRecord]]:
-    return [(row.offset, (row.key, row.value, row.timestamp, row.headers)) for row in log.committed_records()]
 
 
 def _excusable(error: BaseException) -> bool:
