@@ -82,6 +82,7 @@ class KafkaStreams:
         self._config = config
         self._connect: Connect = connect or Connection.open
         self._worker: Worker | None = None
+        self._life: anyio.CancelScope | None = None  # cancelled if it is closed before there is a worker
         self._phase = State.CREATED
         self._stopped = anyio.Event()
         self._error: StreamsError | None = None
@@ -125,6 +126,8 @@ class KafkaStreams:
             self._phase = State.PENDING_SHUTDOWN
         if self._worker is not None:
             self._worker.stop()
+        elif self._life is not None:
+            self._life.cancel()
 
     async def wait_running(self) -> None:
         """Return when every task assigned to this worker is processing.
@@ -178,8 +181,9 @@ class KafkaStreams:
 
     async def _connect_and_work(self) -> None:
         while True:
-            worker = await self._work_by_one_plan()
-            if not worker.outdated or self._phase is not State.RUNNING:
+            with anyio.CancelScope() as self._life:
+                worker = await self._work_by_one_plan()
+            if self._life.cancelled_caught or not worker.outdated or self._phase is not State.RUNNING:
                 return
 
     async def _work_by_one_plan(self) -> Worker:

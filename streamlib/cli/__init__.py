@@ -4,6 +4,7 @@ main.py        the command and its sub-commands, and how an error ends it
 errors.py      an error as text for a person
 logs.py        where log lines go
 target.py      MODULE:NAME -> topology
+options.py     options that several sub-commands have
 settings.py    options, environment, file, module -> StreamsConfig
 run.py         `streamlib run`: one worker here, or several under the supervisor
 worker.py      what a worker process does: run, report, end with its supervisor
@@ -11,10 +12,11 @@ report.py      the messages from a worker process to its supervisor
 supervisor.py  N worker processes: started, watched, restarted, stopped
 view.py        what the workers are doing, for a terminal or a log
 signals.py     other ways to say Ctrl-C
-client.py      what the demo and the benchmarks do as clients of a cluster
+client.py      what the demo, the benchmarks and `streamlib verify` do as clients of a cluster
 topology.py    `streamlib topology`
 broker.py      `streamlib broker`
 demo/          `streamlib demo`
+verify/        `streamlib verify`
 """
 
 from __future__ import annotations

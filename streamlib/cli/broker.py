@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import Enum
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, NoReturn
@@ -62,6 +63,35 @@ def status(json: JsonOption = False) -> None:
     _report(state, "running", json)
     if state is None:
         raise typer.Exit(3)
+
+
+class Action(Enum):
+    """What to do to a node."""
+
+    STOP = "stop"
+    KILL = "kill"
+    RESTART = "restart"
+
+
+@app.command()
+def node(
+    action: Annotated[Action, typer.Argument(help="'stop' is in good order, 'kill' is as a crash would.")],
+    node_id: Annotated[int, typer.Argument(metavar="NODE", help="The first node is 1.")],
+    json: JsonOption = False,
+) -> None:
+    """Stop, kill or restart one node, to see what an application makes of it.
+
+    Example: streamlib broker node kill 2
+    """
+    with _errors():
+        match action:
+            case Action.STOP:
+                state = Daemon().stop_node(node_id)
+            case Action.KILL:
+                state = Daemon().kill_node(node_id)
+            case Action.RESTART:
+                state = Daemon().restart_node(node_id)
+    _report(state, "running" if state.is_running() else "stopped", json)
 
 
 @app.command()
@@ -129,7 +159,11 @@ def _report(state: DaemonState | None, verb: str, json: bool) -> None:
     else:
         print(f"Kafka {state.version} {verb}: {state.bootstrap_servers}", flush=True)
         if verb != "stopped":
-            print(f"data: {state.data_dir}   pids: {', '.join(map(str, state.pids))}", flush=True)
+            print(f"data: {state.data_dir}   pids: {_pids(state)}", flush=True)
+
+
+def _pids(state: DaemonState) -> str:
+    return ", ".join("down" if node_id in state.down else str(pid) for node_id, pid in enumerate(state.pids, 1))
 
 
 def _as_json(state: DaemonState | None, verb: str) -> dict[str, object]:

@@ -1,9 +1,9 @@
-"""What the demo and the benchmarks do as clients of a cluster: write at a steady pace, read all there is."""
+"""What the demo, the benchmarks and others do as clients of a cluster: write at a steady pace, read all there is."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 
 import anyio
@@ -11,7 +11,7 @@ import anyio
 from streamlib.config import StreamsConfig
 from streamlib.errors import StreamsError
 from streamlib.kafka.connection import Connection
-from streamlib.records import FetchedRecord, OutRecord, TopicPartition
+from streamlib.records import FetchedBatch, FetchedRecord, OutRecord, TopicPartition
 from streamlib.testing.broker import Broker
 from streamlib.testing.broker.jars import Progress
 
@@ -69,20 +69,38 @@ async def read_committed(connection: Connection, partitions: Iterable[TopicParti
     Raises:
         StalledError: the end did not come within a minute.
     """
-    admin, fetcher = connection.admin(), connection.fetcher()
+    admin = connection.admin()
     ends = await admin.list_offsets(partitions, "latest_stable")
     positions = await admin.list_offsets(partitions, "earliest")
+    async for batch in read_batches(connection, positions, ends):
+        for record in batch.records():
+            yield record
+
+
+async def read_batches(
+    connection: Connection, starts: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]
+) -> AsyncIterator[FetchedBatch]:
+    """Committed records from some offsets on until all ends are reached; batches may go beyond them.
+
+    Raises:
+        StalledError: nothing came for a minute.
+    """
+    positions = {partition: start for partition, start in starts.items() if start < ends[partition]}
+    fetcher = connection.fetcher()
     fetcher.add(positions)
     try:
-        while any(positions[partition] < end for partition, end in ends.items()):
+        while positions:
             with anyio.move_on_after(60) as patience:
                 await fetcher.wait()
             if patience.cancelled_caught:
-                raise StalledError(f"the broker sent no more of {min(ends)} within a minute")
+                raise StalledError(f"the broker sent no more of {min(positions)} within a minute")
             for batch in fetcher.take(4 << 20):
-                positions[batch.partition] = batch.next_offset
-                for record in batch.records():
-                    yield record
+                if batch.partition not in positions:
+                    continue  # past its end
+                if batch.next_offset >= ends[batch.partition]:
+                    del positions[batch.partition]
+                    fetcher.remove([batch.partition])
+                yield batch
     finally:
         with anyio.CancelScope(shield=True):
             await fetcher.close()

@@ -15,6 +15,7 @@ from streamlib.cli.errors import debug_wanted, describe, exit_code
 from streamlib.cli.run import run
 from streamlib.cli.supervisor import WorkerFailedError
 from streamlib.cli.topology import topology
+from streamlib.cli.verify.command import verify
 from streamlib.errors import StreamsError
 
 app = typer.Typer(
@@ -27,6 +28,7 @@ app = typer.Typer(
 )
 app.command()(run)
 app.command()(topology)
+app.command()(verify)
 app.command()(demo)
 app.add_typer(broker.app, name="broker")
 

@@ -7,7 +7,6 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 from typing import Annotated
 
@@ -18,6 +17,7 @@ from rich.text import Text
 from streamlib.app import KafkaStreams, State
 from streamlib.cli.errors import INTERRUPTED_EXIT, debug_wanted
 from streamlib.cli.logs import set_up_logs
+from streamlib.cli.options import ApplicationIdOption, BootstrapServersOption, ConfigOption, SetOption
 from streamlib.cli.settings import GivenSettings, load_config
 from streamlib.cli.supervisor import FD_OPTION, OnLine, Phase, Supervisor, SupervisorOptions, Totals, WorkerView
 from streamlib.cli.target import Target, load_target
@@ -33,10 +33,8 @@ log = logging.getLogger(__name__)
 def run(
     target: TargetArgument,
     workers: Annotated[int, typer.Option(min=1, help="Number of worker processes on this host.")] = 1,
-    application_id: Annotated[
-        str | None, typer.Option(help="Group and prefix of internal topics; the module's name if not set.")
-    ] = None,
-    bootstrap_servers: Annotated[str | None, typer.Option(metavar="HOST:PORT,...", help="Where Kafka is.")] = None,
+    application_id: ApplicationIdOption = None,
+    bootstrap_servers: BootstrapServersOption = None,
     processing_guarantee: Annotated[
         str | None, typer.Option(help="exactly_once_v2, or at_least_once (default).")
     ] = None,
@@ -46,10 +44,8 @@ def run(
             metavar="NAME", help="Static membership: a restart causes no rebalance. Worker i is called NAME-i."
         ),
     ] = None,
-    config: Annotated[Path | None, typer.Option(metavar="FILE", help="A TOML file with settings.")] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any setting; may be repeated.")
-    ] = None,
+    config: ConfigOption = None,
+    set_: SetOption = None,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
     supervisor_fd: Annotated[int | None, typer.Option(FD_OPTION, hidden=True)] = None,
 ) -> None:

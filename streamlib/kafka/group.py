@@ -35,6 +35,7 @@ log = logging.getLogger("streamlib.kafka")
 _PROTOCOL_TYPE = "consumer"
 # What a join may take beyond the rebalance timeout before we call the connection dead (as in Java).
 _JOIN_MARGIN_MS = 5_000
+_TRIES_PER_SESSION = 3
 _STABLE_BACKOFF_MS = (5.0, 100.0)
 _STABLE_WARNING_S = 10.0
 # The first version of OffsetFetch that asks for several groups at once.
@@ -170,10 +171,10 @@ class KafkaGroup:
             raise
 
     async def _at_once(self, api: str, body: Mapping[str, Any]) -> Response:
-        """A request that is worth nothing any more after a session timeout."""
-        timeout_ms = self._session_timeout_ms
+        """A request that is worth nothing any more after a session timeout; one that is lost costs a part of it."""
+        timeout_ms = max(self._session_timeout_ms // _TRIES_PER_SESSION, 1)
         return await self._client.retrying(
-            lambda: self._ask(api, body, self._heartbeat_lane, timeout_ms), deadline_ms=timeout_ms
+            lambda: self._ask(api, body, self._heartbeat_lane, timeout_ms), deadline_ms=self._session_timeout_ms
         )
 
     async def _ask(

@@ -26,13 +26,13 @@ _COMPLETE = ("CompleteCommit", "CompleteAbort", "Empty", "Dead")
 
 class OpenAtPartition(msgspec.Struct, frozen=True):
     """A transaction that a partition waits for the end of. Readers of committed records get no further than
-    `start_offset`. `last_write_ms` is the broker's time of the producer's last batch, -1 if it is not known."""
+    `start_offset`. `last_timestamp_ms` is that of the last record the producer has written there, -1 if unknown."""
 
     partition: TopicPartition
     producer_id: int
     producer_epoch: int
     start_offset: int
-    last_write_ms: int
+    last_timestamp_ms: int
 
 
 class Transaction(msgspec.Struct, frozen=True):

@@ -52,6 +52,8 @@ LOCK_RETRY_MS = 100
 FIRST_BACKOFF_MS = 50
 LONGEST_BACKOFF_MS = 5_000
 MOST_LOSSES = 3
+# Together with the last abort and the leaving below the 30 s that Kubernetes waits after SIGTERM.
+LAST_COMMIT_MS = 15_000
 LAST_ABORT_MS = 5_000  # the broker aborts by itself what it does not hear of
 
 
@@ -110,7 +112,7 @@ class Worker:
         self._target: frozenset[TaskId] = frozenset()
         self._lost = False  # the membership is, and the tasks have not been dropped yet
         self._stopping = False
-        self._life = anyio.CancelScope()  # ends some time after `stop`, whatever still waits for a broker
+        self._life: anyio.CancelScope | None = None  # ends some time after `stop`, whatever still waits for a broker
         self._opened_ms = 0.0  # when the first uncommitted record was processed
         self._slowest_ms = 0.0  # the longest slice since the last commit
         self._losses = 0  # of the membership since the last commit
@@ -148,7 +150,7 @@ class Worker:
 
     def stop(self) -> None:
         """Commit, close, leave: as soon as the work at hand is done, without a commit if that is not to be had soon."""
-        if not self._stopping:
+        if self._life is not None and not self._stopping:
             self._life.deadline = anyio.current_time() + LAST_COMMIT_MS / 1000
         self._stopping = True
         self._wakeup.set()
@@ -163,7 +165,7 @@ class Worker:
             TaskMigratedError: user functions take longer than the session, again and again.
         """
         try:
-            with self._life:
+            with anyio.CancelScope() as self._life:
                 if self._global_stores is not None:
                     await self._global_stores.bootstrap(lambda: not self._stopping)
                 await self._begin()

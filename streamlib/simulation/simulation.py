@@ -11,7 +11,7 @@ import asyncio
 import logging
 import random
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -22,6 +22,7 @@ from streamlib.config import StreamsConfig
 from streamlib.engine.plan import Plan, make_plan
 from streamlib.errors import ErrorCode, KafkaError
 from streamlib.simulation.cluster.cluster import Cluster
+from streamlib.simulation.faults import BrokerDown, CoordinatorsMoved, Fault
 from streamlib.simulation.feeder import Feeder
 from streamlib.simulation.hosts import AGAIN_MS, Host
 from streamlib.simulation.injector import Injector
@@ -203,7 +204,7 @@ class Simulation:
         self._failures += 1
         if self._failures <= MOST_FAILURES:
             host.start_later(AGAIN_MS)
-        if not _excusable(error):
+        if not _excusable(error, self._scenario.faults):
             self._errors.append(f"{host.name} ended: {error!r}")
 
     def _seen(self, owners: Mapping[str, Host]) -> Seen:
@@ -230,9 +231,16 @@ class Simulation:
         return rows
 
 
-def _excusable(error: BaseException) -> bool:
-    """No broker can be found: the whole cluster was out of reach when the worker started."""
-    return isinstance(error, KafkaError) and error.code == ErrorCode.NETWORK_EXCEPTION
+def _excusable(error: BaseException, faults: Iterable[Fault]) -> bool:
+    """Whether a worker may end with this, and be started again.
+
+    Out of reach: the whole cluster was when the worker started. Fenced: a coordinator that moves forgets members that
+    joined since the last assignment, and takes a static one that is back for the impostor of its former self.
+    """
+    if not isinstance(error, KafkaError):
+        return False
+    moved = any(isinstance(fault, BrokerDown | CoordinatorsMoved) for fault in faults)
+    return error.code == ErrorCode.NETWORK_EXCEPTION or (error.code == ErrorCode.FENCED_INSTANCE_ID and moved)
 
 
 @contextmanager

@@ -92,14 +92,13 @@ async def test_proxied_listener_advertises_the_proxy() -> None:
 
 @pytest.mark.broker
 @pytest.mark.slow
-async def test_three_nodes_outlive_one(unique_name: Callable[[str], str]) -> None:
+async def test_three_nodes_outlive_one(kafka_cluster: Broker, unique_name: Callable[[str], str]) -> None:
     topic = unique_name("orders")
-    with Broker.start(nodes=3) as broker:
-        await commit_and_read(broker.bootstrap_servers, topic, copies=3)
-        broker.kill_node(0)
-        assert await read(broker.bootstrap_servers, topic) == [b"committed"]
-        broker.start_node(0)
-        assert all(node.is_running() for node in broker.nodes)
+    await commit_and_read(kafka_cluster.bootstrap_servers, topic, copies=3)
+    kafka_cluster.kill_node(0)
+    assert await read(kafka_cluster.bootstrap_servers, topic) == [b"committed"]
+    kafka_cluster.start_node(0)
+    assert all(node.is_running() for node in kafka_cluster.nodes)
 
 
 @pytest.mark.broker

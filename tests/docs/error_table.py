@@ -1,15 +1,36 @@
-"""The documentation's table of errors, from those in the code; `python -m tests.docs.error_table` writes it."""
+"""The documentation's table of errors, from those in the code; `python -m tests.docs.error_table` writes it.
+
+Where a code can come from, and what is done about it at some requests only, is what `tests/errors` plays on a broker.
+"""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from pathlib import Path
 
 from streamlib.errors import ErrorCode
 from streamlib.kafka.errors import ERROR_TABLE
-from streamlib.runtime.failures import ACTIONS
+from streamlib.runtime.failures import ACTIONS, Action
+from tests.errors.rows import AT_CONNECTING, SAYS, Outcome, Row, phases
 
 PAGE = Path(__file__).parents[2] / "docs" / "pages" / "failures.md"
-HEAD = "| error | code | asked again first | then | what it means, what to do |\n| --- | --- | --- | --- | --- |\n"
+HEAD = (
+    "| error | code | comes from | asked again first | then | what it means, what to do |\n"
+    "| --- | --- | --- | --- | --- | --- |\n"
+)
+# What an action looks like from outside; anything else is worth a word.
+EXPECTED = {
+    Action.REDO: {Outcome.REDONE, Outcome.REJOINED},
+    Action.FENCED: {Outcome.REDONE, Outcome.REJOINED},
+    Action.MIGRATED: {Outcome.REJOINED},
+    Action.FATAL: {Outcome.STOPPED},
+}
+WORDS = {
+    Outcome.RETRIED: "asked again",
+    Outcome.PASSED: "passed over",
+    Outcome.JOINED: "joined again, tasks kept",
+    Outcome.STOPPED: "does not start",
+}
 
 
 def table() -> str:
@@ -21,7 +42,27 @@ def table() -> str:
 def row(code: ErrorCode) -> str:
     known = ERROR_TABLE[code]
     again = "yes" if known.retriable else "no"
-    return f"| `{code.name}` | {code.value} | {again} | {ACTIONS[code].value} | {known.hint} |\n"
+    return f"| `{code.name}` | {code.value} | {sources(code)} | {again} | {then(code)} | {known.hint} |\n"
+
+
+def sources(code: ErrorCode) -> str:
+    if code in AT_CONNECTING:
+        return "connecting"
+    if code is ErrorCode.NETWORK_EXCEPTION:
+        return "any request"
+    return ", ".join(api for api, codes in SAYS.items() if code in codes) or "no request of ours"
+
+
+def then(code: ErrorCode) -> str:
+    """What becomes of the worker, and at which requests something else does."""
+    others: dict[str, list[str]] = defaultdict(list)
+    for api, codes in SAYS.items():
+        outcome = Row(api, code, phases(api)[-1]).outcome
+        usual = outcome in EXPECTED[ACTIONS[code]] or (outcome is Outcome.RETRIED and ERROR_TABLE[code].retriable)
+        if code in codes and not usual:
+            others[WORDS[outcome]].append(api)
+    exceptions = [f"{', '.join(apis)}: {words}" for words, apis in others.items()]
+    return "; ".join([ACTIONS[code].value, *exceptions])
 
 
 def intro() -> str:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -138,7 +138,15 @@ class Bench:
             **self.settings,
             **settings,
         }
-        worker = Worker(self, name or "dynamic", {k: v for k, v in config.items() if v is not None}, faults)
+        job = {
+            "topology": self.topology,
+            "source": self.source,
+            "sink": self.sink,
+            "config": {k: v for k, v in config.items() if v is not None},
+            "faults": faults,
+        }
+        label = name or "dynamic"
+        worker = Worker(label, job, self.folder / f"worker-{len(self.workers)}-{label}")
         self.workers.append(worker)
         return worker
 
@@ -174,26 +182,21 @@ class Bench:
 
 
 class Worker:
-    """A worker process."""
+    """A worker process with a `Job` of `worker_main.py`.
 
-    def __init__(self, bench: Bench, name: str, config: dict[str, Any], faults: Sequence[dict[str, Any]]) -> None:
+    Its log and its status go to files that begin with `files`. With `code` it runs the copy of this project there.
+    """
+
+    def __init__(self, name: str, job: dict[str, Any], files: Path, code: Path | None = None) -> None:
         self.name = name
-        number = len(bench.workers)
-        self._log_path = bench.folder / f"worker-{number}-{name}.log"
-        self._status_path = bench.folder / f"worker-{number}-{name}.status"
-        job = {
-            "topology": bench.topology,
-            "source": bench.source,
-            "sink": bench.sink,
-            "config": config,
-            "faults": faults,
-            "status_file": str(self._status_path),
-        }
-        script = Path(__file__).with_name("worker_main.py")
-        with self._log_path.open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, str(script), msgspec.json.encode(job).decode()], stdout=log, stderr=log
-            )
+        self._log_path = Path(f"{files}.log")
+        self._status_path = Path(f"{files}.status")
+        self._status_path.unlink(missing_ok=True)
+        job = {**job, "status_file": str(self._status_path)}
+        code = code or Path(__file__).parents[2]
+        command = [sys.executable, str(code / "tests/exactly_once/worker_main.py"), msgspec.json.encode(job).decode()]
+        with self._log_path.open("ab") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | {"PYTHONPATH": str(code)})
 
     @property
     def log(self) -> str:
@@ -228,13 +231,19 @@ class Worker:
         raise AssertionError(f"worker {self.name} does not run: {self.status}\n{self.log}")
 
     async def stop(self) -> None:
-        """Gracefully, by SIGTERM. A process that is still being loaded would just die of it."""
-        with anyio.move_on_after(PATIENCE_S):
+        """Gracefully."""
+        code = await self.terminate(PATIENCE_S)
+        assert code == 0, f"worker {self.name} ended with {code}\n{self.log}"
+
+    async def terminate(self, patience_s: float) -> int | None:
+        """SIGTERM; the exit code, None if it takes too long. A process that is being loaded would just die of it."""
+        with anyio.move_on_after(patience_s):
             while self.alive and self.status.get("state", "CREATED") == "CREATED":
                 await anyio.sleep(0.02)
-        self.process.send_signal(signal.SIGTERM)
-        code = await self.until_dead()
-        assert code == 0, f"worker {self.name} ended with {code}\n{self.log}"
+            self.process.send_signal(signal.SIGTERM)
+            while self.alive:
+                await anyio.sleep(0.02)
+        return self.process.poll()
 
     def kill(self) -> None:
         """SIGKILL; harmless when it is gone."""

@@ -14,6 +14,7 @@ Faults act on the client's requests, so that they hit the real code at the real 
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import functools
 import importlib.util
 import os
@@ -32,6 +33,8 @@ from streamlib.errors import ConnectionFailedError, StreamsError
 from streamlib.kafka.client import KafkaClient
 from streamlib.kafka.connection import Connection
 from streamlib.rocksdb import RocksDBBackend
+
+PR_SET_PDEATHSIG = 1
 
 
 class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -54,12 +57,19 @@ class Job(msgspec.Struct, frozen=True):
     sink: str
     config: dict[str, Any]
     faults: list[Fault] = []
+    topologies: str = str(Path(__file__).with_name("topologies.py"))
     status_file: str = ""
 
 
 def die() -> None:
     """As the out-of-memory killer would: nothing of ours runs after this."""
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_with_parent() -> None:
+    """Where the kernel can do that: a test that is killed leaves no workers behind."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class Breaker:
@@ -132,8 +142,8 @@ async def before(fault: Fault) -> None:
 
 
 def topology(job: Job) -> Any:
-    """Made by a function of `topologies.py` beside this file."""
-    spec = importlib.util.spec_from_file_location("topologies", Path(__file__).with_name("topologies.py"))
+    """Made by a function of the file `topologies`."""
+    spec = importlib.util.spec_from_file_location("topologies", job.topologies)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -142,9 +152,9 @@ def topology(job: Job) -> Any:
 
 
 async def report(app: KafkaStreams, path: Path) -> None:
-    """Write the status over and over, each time as a whole."""
+    """Write the status over and over, each time as a whole; what it was before it failed stays to be read."""
     draft = path.with_suffix(".draft")
-    while True:
+    while app.state.value != "ERROR":
         status = msgspec.to_builtins(app.status) if app.state.value in ("RUNNING", "REBALANCING") else {}
         draft.write_bytes(msgspec.json.encode({"state": app.state.value, **status}))
         draft.replace(path)
@@ -179,6 +189,7 @@ if __name__ == "__main__":
     import logging
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    die_with_parent()
     try:
         anyio.run(main, msgspec.json.decode(sys.argv[1], type=Job))
     except BaseExceptionGroup as group:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from streamlib.errors import ConnectionFailedError, ErrorCode, KafkaError, UnsupportedBrokerError
+from streamlib.kafka import client as client_module
 from streamlib.kafka.admin import KafkaAdmin
 from streamlib.kafka.client import ClientSettings, KafkaClient
 from streamlib.kafka.protocol.messages import APIS
@@ -264,6 +266,24 @@ async def test_other_errors_are_raised_at_once(fake_client: KafkaClient) -> None
 async def test_last_error_is_raised_at_the_deadline(fake_client: KafkaClient) -> None:
     with pytest.raises(KafkaError, match="REQUEST_TIMED_OUT"):
         await fake_client.retrying(attempts(*[ErrorCode.REQUEST_TIMED_OUT] * 1000), deadline_ms=30)
+
+
+async def test_what_is_repeated_for_long_is_said_once_and_its_end_too(
+    fake_client: KafkaClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(client_module, "_WARN_AFTER_S", 0.0)
+    failures = [KafkaError(ErrorCode.NOT_ENOUGH_REPLICAS, "Produce", "orders-0") for _ in range(4)]
+
+    async def attempt() -> None:
+        await asyncio.sleep(0.001)
+        if failures:
+            raise failures.pop()
+
+    with caplog.at_level(logging.INFO, "streamlib.kafka"):
+        await fake_client.retrying(attempt)
+    warning, over = caplog.messages
+    assert warning == "tried again for 0 s: Produce of orders-0: NOT_ENOUGH_REPLICAS"
+    assert over == "Produce works again, after 0 s"
 
 
 async def test_moved_leader_is_asked_for_anew(fake: FakeBroker, fake_client: KafkaClient) -> None:

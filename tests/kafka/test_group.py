@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from streamlib.errors import ErrorCode, KafkaError
+from streamlib.errors import ConnectionFailedError, ErrorCode, KafkaError
 from streamlib.kafka.admin import GroupDescription, KafkaAdmin
 from streamlib.kafka.client import KafkaClient
 from streamlib.kafka.group import KafkaGroup
@@ -206,6 +206,32 @@ async def test_coordinator_that_moved_is_looked_up_again(
     asked = watch(member, monkeypatch, ErrorCode.NOT_COORDINATOR, ErrorCode.COORDINATOR_LOAD_IN_PROGRESS)
     await member.heartbeat(joined.generation, joined.member_id)
     assert asked == ["Heartbeat", "FindCoordinator", "Heartbeat", "Heartbeat"]
+
+
+async def test_heartbeat_that_nobody_answers_is_sent_again_before_the_session_ends(
+    client: KafkaClient, unique_name: UniqueName, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    member = KafkaGroup(
+        client,
+        unique_name("group"),
+        instance_id=None,
+        session_timeout_ms=1500,
+        rebalance_timeout_ms=20_000,
+        protocol="test",
+    )
+    joined = await join_alone(member)
+    ask, lost = client.call, 1
+
+    async def call(api: str, *args: Any, **options: Any) -> Any:
+        nonlocal lost
+        if api == "Heartbeat" and lost:
+            lost -= 1
+            await asyncio.sleep(options["timeout_ms"] / 1000)
+            raise ConnectionFailedError(api)
+        return await ask(api, *args, **options)
+
+    monkeypatch.setattr(client, "call", call)
+    await member.heartbeat(joined.generation, joined.member_id)
 
 
 async def test_committed_offsets_come_back_with_their_metadata(

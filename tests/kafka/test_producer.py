@@ -281,6 +281,20 @@ async def test_epoch_and_sequences_begin_anew_after_each_end_with_transactions_v
         assert wire.requests.keys() == {"AddPartitionsToTxn", "Produce", "EndTxn"}
 
 
+@pytest.mark.parametrize("api", ["Produce", "AddPartitionsToTxn", "EndTxn"])
+async def test_a_transaction_with_a_lost_request_is_followed_by_another_epoch(
+    client: KafkaClient, producer: KafkaProducer, topic: str, wire: Wire, api: str
+) -> None:
+    """The lost one may still arrive: it must not write to the next transaction, or end it."""
+    wire.drop[api] = 1
+    await one_transaction(producer, topic, "a")
+    await one_transaction(producer, topic, "b")
+    if not wire.requests[api]:
+        pytest.skip(f"{api} is not needed with transactions version {client.transaction_version}")
+    first, second = (batch.producer_epoch for _, batch in wire.batches[-2:])
+    assert second == first + 1
+
+
 async def test_two_ids_in_turn_keep_the_order(client: KafkaClient, new_producer: NewProducer, topic: str) -> None:
     producers = [new_producer(f"{topic}-{turn}") for turn in (0, 1)]
     for producer in producers:
@@ -537,14 +551,15 @@ async def test_order_survives_refusals_and_losses(
     not_leader, not_enough = ErrorCode.NOT_LEADER_OR_FOLLOWER, ErrorCode.NOT_ENOUGH_REPLICAS
     wire.produce_codes = [0, not_leader, not_enough, 0, 0, not_leader, 0, not_enough, 0]
     wire.lose["Produce"] = 3
+    producer.retries.clear()
     producer.begin()
     for number in range(200):
         producer.send(TopicPartition(topic, number % PARTITIONS), [record(str(number))])
         if number % 7 == 0:
             await asyncio.sleep(0.002)
     await producer.flush()
-    await producer.end(commit=True)
     assert producer.retries.keys() == {"NOT_LEADER_OR_FOLLOWER", "NOT_ENOUGH_REPLICAS", "NETWORK_EXCEPTION"}
+    await producer.end(commit=True)
     for partition in range(PARTITIONS):
         expected = [str(number) for number in range(200) if number % PARTITIONS == partition]
         assert await read(client, topic, partition) == expected

@@ -165,6 +165,19 @@ async def test_after_a_loss_nobody_joins_or_commits_before_the_tasks_are_dropped
         assert bench.group.joins[1][0] == expected
 
 
+@pytest.mark.parametrize("code", [ErrorCode.NETWORK_EXCEPTION, ErrorCode.COORDINATOR_NOT_AVAILABLE])
+async def test_what_is_held_stays_so_while_nobody_answers(code: ErrorCode) -> None:
+    async with running() as bench:
+        await bench.admit(1, P0)
+        bench.membership.take_event()
+        for _ in range(3):
+            bench.refuse_heartbeat(code)
+            await bench.until(lambda: bench.group.heartbeat_error is None)
+        assert bench.membership.settled
+        assert bench.membership.held == {P0}
+        assert len(bench.group.joins) == 1
+
+
 async def test_a_generation_that_went_by_without_us_means_all_is_lost() -> None:
     async with running() as bench:
         await bench.admit(1, P0)

@@ -92,6 +92,7 @@ async def test_what_was_asked_for_before_a_roll_back_is_void() -> None:
         assert bench.tasks.roll_back() == tasks
         starts.set()
     assert bench.tasks.start_restored() == []
+    bench.broker.write(IN0, *"abcde")
     bench.broker.committed[IN0] = OffsetAndMetadata(5)
     await bench.tasks.open(tasks)
     bench.tasks.start_restored()

@@ -110,6 +110,34 @@ async def test_a_recovery_that_fails_is_tried_again() -> None:
     assert_each_once(bench, "a")
 
 
+async def test_a_worker_that_cannot_begin_tries_again() -> None:
+    bench = Bench()
+    bench.script.fail("init even", ErrorCode.UNKNOWN_SERVER_ERROR, ErrorCode.PRODUCER_FENCED)
+    bench.broker.write(IN0, "a")
+    async with working(bench, IN0):
+        await until(lambda: bench.committed(IN0) == 1)
+    assert in_order(bench.journal, "init even", "init even", "init even", "init odd", "join")
+    assert_each_once(bench, "a")
+
+
+async def test_a_worker_that_cannot_begin_in_time_stops() -> None:
+    bench = Bench()
+    bench.script.fail("init even", ErrorCode.UNKNOWN_SERVER_ERROR, ErrorCode.COORDINATOR_NOT_AVAILABLE)
+    init = bench.script.hold("init even")
+
+    async def wait_too_long() -> None:
+        await until(lambda: bench.script.done("init even") == 1)
+        bench.clock.ms += 120_000
+        init.set()
+
+    async with anyio.create_task_group() as children:
+        children.start_soon(wait_too_long)
+        error = await fails(bench, IN0)
+    assert isinstance(error, KafkaError)
+    assert error.code == ErrorCode.UNKNOWN_SERVER_ERROR
+    assert "join" not in bench.journal
+
+
 async def test_a_membership_lost_before_the_offsets_commits_nothing() -> None:
     bench = Bench()
     async with working(bench, IN0):
@@ -440,4 +468,17 @@ async def test_a_function_slower_than_the_session_ends_the_worker_instead_of_loo
     assert "up to 11000 ms" in str(error)
     assert "session_timeout_ms (10000)" in str(error)
     assert bench.committed(IN0) == -1
+    assert_let_go(bench)
+
+
+@pytest.mark.parametrize("step", ["init odd", "flush even", "offsets even in 1", "commit even"])
+async def test_a_worker_told_to_stop_does_not_wait_for_ever(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The brokers are down, say: it ends in time to be gone before its supervisor kills it."""
+    monkeypatch.setattr(worker_module, "LAST_COMMIT_MS", 50)
+    bench = Bench()
+    bench.script.hold(step)
+    bench.broker.write(IN0, "a")
+    async with working(bench, IN0):
+        await until(lambda: bench.script.done(step))
+    assert bench.counts() == []
     assert_let_go(bench)
