@@ -16,7 +16,11 @@ test: .venv
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --config-file docs/mkdocs.yml
-	$(BIN)/pytest --durations=10
+	@mkdir -p build  # tests that need no broker run beside those that mostly wait for one
+	@$(BIN)/pytest -m "not broker" --durations=5 > build/tests-without-a-broker.log 2>&1 & beside=$$!; \
+	$(BIN)/pytest -m broker --durations=10; code=$$?; \
+	wait $$beside || code=1; \
+	cat build/tests-without-a-broker.log; exit $$code
 
 demo: .venv
 	$(BIN)/streamlib demo

@@ -163,8 +163,8 @@ class Crew:
 
     def _note(self, number: int) -> None:
         worker = self._workers[number]
-        last = worker.log.strip().rpartition("\n")[2]
-        if "no broker answered" in last and worker.status.get("state", "CREATED") == "CREATED":
+        before, _, last = worker.log.strip().rpartition("\n")
+        if "no broker answered" in last and not before:
             self.unstarted += 1
         else:
             self.deaths.append(f"{worker.name} ended with {worker.process.returncode}: {last}")

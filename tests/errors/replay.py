@@ -65,7 +65,8 @@ def _topology(row: Row) -> Callable[[str, str], Topology]:
 
 
 def _settings(row: Row) -> dict[str, Any]:
-    impatient = {"request_timeout_ms": 500} if row.how is How.UNANSWERED else {}
+    # Metadata that is not answered is waited for as long as a connection, which is as long as a transaction by default.
+    impatient = {"request_timeout_ms": 500, "transaction_timeout_ms": 60_000} if row.how is How.UNANSWERED else {}
     return impatient | _settings_of(row.api)
 
 

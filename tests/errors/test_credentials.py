@@ -17,7 +17,7 @@ from tests.errors.injection import Faults, faulty_pool
 from tests.errors.together import Case, Verdicts, cases
 from tests.exactly_once.harness import numbered
 
-SHORT: dict[str, Any] = {"delivery_timeout_ms": 1000, "request_timeout_ms": 1000}
+SHORT: dict[str, Any] = {"delivery_timeout_ms": 3000, "request_timeout_ms": 1500}
 PATIENCE_S = 2.0
 
 

@@ -16,8 +16,8 @@ from tests.errors.injection import Faults, Line, refused, replaced
 from tests.errors.together import Case, Verdicts, cases, cases_of
 from tests.exactly_once.harness import numbered
 
-DELIVERY_S = 1.5  # how long one thing is tried, in here
-SHORT: dict[str, Any] = {"delivery_timeout_ms": 1500, "request_timeout_ms": 1000}
+DELIVERY_S = 3.0  # how long one thing is tried, in here
+SHORT: dict[str, Any] = {"delivery_timeout_ms": 3000, "request_timeout_ms": 1500}
 STAY = [
     ("Produce", ErrorCode.NOT_ENOUGH_REPLICAS),
     ("Produce", ErrorCode.NOT_LEADER_OR_FOLLOWER),
@@ -33,7 +33,7 @@ async def all_brokers_gone_for_longer_than_the_delivery_timeout(ground: Site) ->
     faults.network.refuses = True
     faults.cut_all()
     await ground.produce(numbered(8))
-    await asyncio.sleep(3 * DELIVERY_S)
+    await asyncio.sleep(2 * DELIVERY_S)
     assert worker.alive, worker.error
     assert faults.network.attempts
     faults.heal()
@@ -46,7 +46,7 @@ async def brokers_that_swallow_everything_for_long(ground: Site) -> None:
     worker = await ground.running(faults, **SHORT)
     faults.network.swallows = True
     await ground.produce(numbered(8))
-    await asyncio.sleep(3 * DELIVERY_S)
+    await asyncio.sleep(2 * DELIVERY_S)
     assert worker.alive, worker.error
     faults.heal()
     await ground.finish(worker)
@@ -58,7 +58,7 @@ async def an_error_that_stays_beyond_the_delivery_timeout(ground: Site, what: tu
     worker = await ground.running(faults, **SHORT)
     fault = faults.add(api, refused(code), times=None)
     await ground.produce(numbered(8))
-    await asyncio.sleep(2 * DELIVERY_S)
+    await asyncio.sleep(1.5 * DELIVERY_S)
     assert worker.alive, worker.error
     assert fault.hits > 3
     faults.heal()

@@ -16,7 +16,7 @@ from tests.errors.injection import Faults, altered
 from tests.errors.together import Case, Verdicts, cases, cases_of
 from tests.exactly_once.harness import PARTITIONS, numbered
 
-SHORT: dict[str, Any] = {"delivery_timeout_ms": 1500, "request_timeout_ms": 1000}
+SHORT: dict[str, Any] = {"delivery_timeout_ms": 3000, "request_timeout_ms": 1500}
 
 
 def no_partitions(body: Any, api: Api) -> None:

@@ -190,6 +190,7 @@ class Worker:
     def __init__(self, name: str, job: dict[str, Any], files: Path, code: Path | None = None) -> None:
         self.name = name
         self._log_path = Path(f"{files}.log")
+        self._log_start = self._log_path.stat().st_size if self._log_path.exists() else 0
         self._status_path = Path(f"{files}.status")
         self._status_path.unlink(missing_ok=True)
         job = {**job, "status_file": str(self._status_path)}
@@ -200,7 +201,10 @@ class Worker:
 
     @property
     def log(self) -> str:
-        return self._log_path.read_text(errors="replace")[-6000:]
+        """What this process wrote, not those before it; of much, the end."""
+        with self._log_path.open("rb") as file:
+            file.seek(self._log_start)
+            return file.read().decode(errors="replace")[-6000:]
 
     @property
     def alive(self) -> bool:
