@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: .venv test demo bench docs format clean
+.PHONY: .venv test test-with-a-broker test-without-a-broker demo bench docs format clean
 
 .venv: .venv/installed
 
@@ -16,11 +16,16 @@ test: .venv
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --config-file docs/mkdocs.yml
-	@mkdir -p build  # tests that need no broker run beside those that mostly wait for one
-	@$(BIN)/pytest -m "not broker" --durations=5 > build/tests-without-a-broker.log 2>&1 & beside=$$!; \
-	$(BIN)/pytest -m broker --durations=10; code=$$?; \
-	wait $$beside || code=1; \
-	cat build/tests-without-a-broker.log; exit $$code
+	+$(MAKE) --no-print-directory -j2 test-with-a-broker test-without-a-broker
+
+test-with-a-broker: .venv
+	$(BIN)/pytest -m broker --durations=10
+
+# Beside those that mostly wait for a broker; in a file, so that the two do not mix.
+test-without-a-broker: .venv
+	@mkdir -p build
+	@$(BIN)/pytest -m "not broker" --durations=10 > build/test-without-a-broker.log 2>&1; \
+	code=$$?; cat build/test-without-a-broker.log; exit $$code
 
 demo: .venv
 	$(BIN)/streamlib demo
