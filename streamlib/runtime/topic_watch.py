@@ -14,6 +14,8 @@ from streamlib.runtime.wakeup import Wakeup
 
 log = logging.getLogger(__name__)
 
+LOOKS_TO_BELIEVE = 3
+
 
 class TopicWatch:
     """Looks from time to time whether the patterns of a topology match other topics than the plan knows of.
@@ -26,6 +28,7 @@ class TopicWatch:
         self._admin = admin
         self._interval_ms = interval_ms
         self._on_change = on_change
+        self._missing = 0  # looks in a row that did not find all topics of the plan
         self.outdated = False
 
     def assigned(self, topics: Iterable[str]) -> bool:
@@ -43,7 +46,12 @@ class TopicWatch:
             except (KafkaError, TopologyError) as error:
                 log.warning("cannot look for topics that match: %s", error)
                 continue
-            if found != self._plan.topics:
+            if self._differs(found):
                 log.info("topics that match have changed: %s", ", ".join(sorted(found ^ self._plan.topics)))
                 self.outdated = True
                 self._on_change.set()
+
+    def _differs(self, found: frozenset[str]) -> bool:
+        """A topic that is there is there. One that is missing may only be unknown to the broker that was asked."""
+        self._missing = self._missing + 1 if self._plan.topics - found else 0
+        return bool(found - self._plan.topics) or self._missing >= LOOKS_TO_BELIEVE

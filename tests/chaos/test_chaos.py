@@ -23,5 +23,6 @@ async def test_nothing_is_lost_and_nothing_comes_twice_while_things_break(tmp_pa
         f"SEED={plan.seed} --short --minutes {SECONDS / 60:.2f}; all is in {tmp_path}\n{summary(report)}"
     )
     assert report.worker_kills
-    assert report.broker_kills
+    # Which of them it was is the seed's choice, and a slow machine's.
+    assert any(kind.endswith(": broker") for kind in report.faults), report.faults
     assert report.network.connections

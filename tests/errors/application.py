@@ -18,7 +18,7 @@ from streamlib.records import TopicPartition
 from streamlib.runtime.worker import WorkerStatus
 from streamlib.testing.plugin import KafkaTarget
 from streamlib.topology.topology import Topology
-from tests.errors.injection import Faults, faulty_pool
+from tests.errors.injection import Fault, Faults, faulty_pool
 from tests.exactly_once.harness import PARTITIONS, Bench, Seen, check_counts, numbered
 
 PATIENCE_S = 30.0
@@ -224,6 +224,15 @@ async def until(holds: Callable[[], Awaitable[bool]], worker: Running) -> bool:
     except TimeoutError:
         raise AssertionError(f"not after {PATIENCE_S:g} s: {worker}") from None
     return True
+
+
+async def until_spent(fault: Fault, worker: Running) -> bool:
+    """Until it has happened as often as it was to; False if the worker ended before."""
+
+    async def spent() -> bool:
+        return fault.spent
+
+    return await until(spent, worker)
 
 
 def check_prefix(inputs: Pairs, committed: Mapping[TopicPartition, int], outputs: Iterable[Seen]) -> None:

@@ -30,7 +30,7 @@ from streamlib.kafka.protocol.schema import Api
 from tests.errors.places import PLACES
 
 Body: TypeAlias = Mapping[str, Any]
-Level = Literal["whole", "each"]
+Level = Literal["whole", "each", "first"]
 CONNECT_TIMEOUT_MS = 10_000
 UNANSWERED_S = 1.0  # until a connection that nobody answers is given up
 
@@ -189,7 +189,7 @@ def every(number: int) -> Callable[[Body], bool]:
 
 
 def refused(code: int, level: Level | None = None) -> Act:
-    """Answered with the code, unseen by the broker: in every item of the request, or for the `whole` of it."""
+    """Answered with the code, unseen by the broker: where brokers say it, unless a level of the answer is given."""
 
     async def act(line: Line, request: Request) -> Answer:
         api = request.api
@@ -291,7 +291,7 @@ def _set_code(body: Any, api: Api, code: int, level: Level | None) -> None:
         return
     items = list(place.items(body))
     assert items, f"{api.name}: there is nothing to refuse in this request"
-    for item in items:
+    for item in items[:1] if wanted == "first" else items:
         setattr(item, place.field, code)
 
 

@@ -167,6 +167,8 @@ _WITH_EFFECT = frozenset(
     }
 )
 
+_BY_PARTITION = frozenset({"Produce", "Fetch", "ListOffsets", "OffsetCommit", "TxnOffsetCommit"})
+
 _ANY = frozenset(E)
 _REDONE = frozenset(code for code, action in ACTIONS.items() if action in (Action.REDO, Action.FENCED))
 _TRANSACTIONAL = ("Produce", "TxnOffsetCommit", "EndTxn", "InitProducerId", "AddPartitionsToTxn", "AddOffsetsToTxn")
@@ -197,6 +199,7 @@ class How(Enum):
 
     REFUSED = "refused"  # the broker does nothing
     HIDDEN = "hidden"  # it does what was asked, but the answer says something else
+    PARTLY = "partly"  # the same, for one partition of the request only
     LOST = "lost"  # it does so, and the connection breaks before its answer comes
     CUT = "cut"  # the connection breaks right behind the request
     UNANSWERED = "unanswered"  # the broker does so, and nothing is heard of it
@@ -253,10 +256,13 @@ def all_rows() -> Iterator[Row]:
             yield Row(api, E.NETWORK_EXCEPTION, phases(api)[-1], how)
 
 
-def _ways(api: str, code: E) -> tuple[How, ...]:
-    if api not in _WITH_EFFECT:
-        return (How.REFUSED,)
-    return (How.HIDDEN,) if (api, code) in _ONLY_HIDDEN else (How.REFUSED, How.HIDDEN)
+def _ways(api: str, code: E) -> Iterator[How]:
+    if (api, code) not in _ONLY_HIDDEN:
+        yield How.REFUSED
+    if api in _WITH_EFFECT:
+        yield How.HIDDEN
+    if api in _BY_PARTITION:
+        yield How.PARTLY
 
 
 def _losses(api: str) -> tuple[How, ...]:
@@ -266,11 +272,13 @@ def _losses(api: str) -> tuple[How, ...]:
 
 
 def one_of_each_kind() -> Iterator[Row]:
-    """The first of all rows that go the same way through the code, as far as it makes much of a difference."""
-    seen = set()
+    """Every code once at least, and each way through the code, as far as it makes much of a difference."""
+    kinds, codes = set(), set()
     for row in all_rows():
-        if row.kind not in seen and (row.how in (How.REFUSED, How.LOST) or row.api in _TRANSACTIONAL):
-            seen.add(row.kind)
+        matters = row.how in (How.REFUSED, How.LOST) or row.api in _TRANSACTIONAL
+        if row.code not in codes or (matters and row.kind not in kinds):
+            kinds.add(row.kind)
+            codes.add(row.code)
             yield row
 
 

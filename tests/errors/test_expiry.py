@@ -11,6 +11,7 @@ import pytest
 from streamlib.testing.broker import Broker
 from streamlib.testing.plugin import KafkaTarget
 from tests.errors.application import counter, site
+from tests.errors.together import NEW, OLD
 from tests.exactly_once.harness import numbered
 
 FORGETFUL = {
@@ -22,8 +23,12 @@ FORGETFUL = {
 
 
 @pytest.mark.broker
-@pytest.mark.parametrize("version", ["4.3.1", "3.9.2"])
-async def test_ids_that_the_brokers_forgot(unique_name: Callable[[str], str], tmp_path: Path, version: str) -> None:
+@pytest.mark.parametrize("version", [NEW, OLD])
+async def test_ids_that_the_brokers_forgot(
+    unique_name: Callable[[str], str], tmp_path: Path, version: str, request: pytest.FixtureRequest
+) -> None:
+    if version == OLD and not request.config.getoption("--all-errors"):
+        pytest.skip("with --all-errors only")
     with Broker.start(version, config=FORGETFUL) as broker:
         kafka = KafkaTarget(broker.bootstrap_servers, version, broker)
         async with site(kafka, unique_name("idle"), tmp_path, counter, []) as ground:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgspec
 import pytest
 
 from streamlib import TopologyError
 from streamlib.errors import ErrorCode
 from streamlib.kafka.protocol.schema import Api
 from streamlib.records import GroupMetadata, OffsetAndMetadata, TopicPartition
-from tests.errors.application import Running, Site
+from tests.errors.application import Running, Site, until_spent
 from tests.errors.injection import Faults, altered
 from tests.errors.together import Case, Verdicts, cases, cases_of
 from tests.exactly_once.harness import PARTITIONS, numbered
+from tests.exactly_once.topologies import by_pattern
 
 SHORT: dict[str, Any] = {"delivery_timeout_ms": 3000, "request_timeout_ms": 1500}
 
@@ -65,6 +67,23 @@ async def partitions_that_vanish_from_the_metadata_for_a_while_are_not_believed_
         assert await ground.until_all_committed(worker), worker.error
     assert fault.hits
     faults.heal()
+    await ground.finish(worker)
+
+
+async def a_pattern_s_topic_that_vanishes_from_the_metadata_for_a_while_is_read_on(ground: Site, seen: Any) -> None:
+    """What a pattern matches is looked up from time to time; one answer is not enough to believe that it is less."""
+    faults = Faults()
+    await ground.bench.create_topic(f"{ground.bench.source}-more")
+    worker = await ground.running(faults, metadata_max_age_ms=200)
+    for _ in range(3):
+        fault = faults.add("Metadata", altered(seen), times=2, when=lambda body: body["topics"] is None)
+        await ground.produce(numbered(4))
+        assert await until_spent(fault, worker), worker.error
+        await asyncio.sleep(0.5)  # a look that finds it
+        assert worker.alive, worker.error
+        faults.heal()
+        await ground.produce(numbered(4))
+        assert await ground.until_all_committed(worker), worker.error
     await ground.finish(worker)
 
 
@@ -127,7 +146,30 @@ async def a_committed_offset_beyond_the_end_of_the_log_goes_by_the_reset_policy(
     assert counts == [(key, count) for key in "abcd" for count in (1, 2, 3)]
 
 
+def only_the_source(change: Any) -> Any:
+    """The other topics of a pattern stay as they are."""
+
+    def changed(body: Any, api: Api) -> None:
+        topics = body.topics
+        body.topics = [topic for topic in topics if topic.name.endswith("-in")]
+        change(body, api)
+        body.topics = topics
+
+    changed.__name__ = f"{change.__name__}_but_the_others"
+    return changed
+
+
 CASES = [
+    *(
+        msgspec.structs.replace(case, topology=by_pattern)
+        for case in cases_of(
+            a_pattern_s_topic_that_vanishes_from_the_metadata_for_a_while_is_read_on,
+            no_partitions,
+            unknown,
+            only_the_source(no_partitions),
+            only_the_source(unknown),
+        )
+    ),
     *cases_of(a_topic_that_a_broker_has_not_heard_of_yet_is_asked_for_again, no_partitions, unknown),
     *cases_of(a_topic_that_stays_unknown_is_named, no_partitions, unknown),
     *cases_of(
