@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import platform
 import signal
 import threading
 import time
@@ -120,12 +121,22 @@ class KafkaStreams:
         if self._error is not None:
             raise self._error
 
-    def close(self) -> None:
-        """Ask the worker to commit, close and leave. Harmless when it has stopped."""
+    @property
+    def _leaves(self) -> bool:
+        """A static member comes back, unless somebody says otherwise (KIP-345)."""
+        asked = self._config.leave_group
+        return self._config.group_instance_id is None if asked is None else asked
+
+    def close(self, *, leave_group: bool | None = None) -> None:
+        """Ask the worker to hand over, commit, close and leave. Harmless when it has stopped.
+
+        Args:
+            leave_group: whether it leaves the group, so that others take its tasks at once; as configured if not given.
+        """
         if self._phase in (State.RUNNING, State.CREATED):
             self._phase = State.PENDING_SHUTDOWN
         if self._worker is not None:
-            self._worker.stop()
+            self._worker.stop(leave=leave_group)
         elif self._life is not None:
             self._life.cancel()
 
@@ -192,12 +203,12 @@ class KafkaStreams:
             admin = adapters.admin()
             plan = await plan_and_prepare(self._topology, self._config, admin)
             with LocalStateDirectory(self._config) as directory:
-                self._worker = build_worker(plan, self._config, adapters, directory, SystemClock())
+                self._worker = build_worker(plan, self._config, adapters, directory, SystemClock(), platform.node())
                 if self._phase is State.CREATED:
                     self._phase = State.RUNNING
                 elif self._phase is not State.RUNNING:
                     self._worker.stop()  # closed while it was starting
-                await self._worker.run(leave=self._config.group_instance_id is None)
+                await self._worker.run(leave=self._leaves)
                 return self._worker
         finally:
             with anyio.CancelScope(shield=True):

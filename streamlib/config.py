@@ -46,6 +46,12 @@ class StreamsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         bootstrap_servers: `host:port`, several with commas.
         processing_guarantee: `exactly_once_v2` for transactions, `at_least_once` for an idempotent producer only.
         client_id: how the brokers' logs call us; the application id if not given.
+        num_standby_replicas: how many workers besides its owner keep a copy of a task's stores, to take over at once.
+        acceptable_recovery_lag: how many changelog offsets a store may be behind to count as caught up (KIP-441).
+        max_warmup_replicas: how many tasks at once are warmed up where they are to move (KIP-441).
+        rack_aware_assignment_tags: names of tags in which standbys are to differ from their active (KIP-708).
+        client_tags: this worker's, such as `{"zone": "eu-1a"}`; `client.tag.zone` works too.
+        leave_group: whether a worker that stops leaves the group; by default all but static members do.
         group_instance_id: makes a static member (KIP-345), whose restart within the session causes no rebalance.
         state_dir: the folder for stores; workers of one host share it.
         state_cleanup_dir_max_age_ms: stores that nobody has held for so long are built anew (KIP-1259). Keep it below
@@ -91,6 +97,12 @@ class StreamsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     bootstrap_servers: str = "localhost:9092"
     processing_guarantee: ProcessingGuarantee = "at_least_once"
     client_id: str | None = None
+    num_standby_replicas: int = 0
+    acceptable_recovery_lag: int = 10_000
+    max_warmup_replicas: int = 2
+    rack_aware_assignment_tags: tuple[str, ...] = ()
+    client_tags: dict[str, str] = {}
+    leave_group: bool | None = None
     group_instance_id: str | None = None
     state_dir: str = ""
     state_cleanup_dir_max_age_ms: int = 23 * 3_600_000
@@ -99,7 +111,7 @@ class StreamsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     auto_offset_reset: AutoOffsetReset = "earliest"
     max_task_idle_ms: int = 0
     session_timeout_ms: int = 10_000
-    heartbeat_interval_ms: int = 1_000
+    heartbeat_interval_ms: int = 500
     max_poll_interval_ms: int = 300_000
     transaction_timeout_ms: int = 10_000
     request_timeout_ms: int = 30_000
@@ -279,7 +291,13 @@ def _check_names(config: StreamsConfig) -> None:
         raise ConfigError("bootstrap_servers is empty: give at least one host:port")
 
 
-_LOWEST: Mapping[str, int] = {"max_task_idle_ms": -1, "fetch_max_wait_ms": 0, "statestore_cache_max_bytes": 0}
+_LOWEST: Mapping[str, int] = {
+    "max_task_idle_ms": -1,
+    "fetch_max_wait_ms": 0,
+    "statestore_cache_max_bytes": 0,
+    "num_standby_replicas": 0,
+    "acceptable_recovery_lag": 0,
+}
 _HIGHEST: Mapping[str, int] = {
     "replication_factor": (1 << 15) - 1,
     **dict.fromkeys(
@@ -298,7 +316,7 @@ _HIGHEST_INT = (1 << 31) - 1  # what fits into a request's field
 
 def _check_ranges(config: StreamsConfig) -> None:
     for name, value in msgspec.structs.asdict(config).items():
-        if not isinstance(value, int):
+        if not isinstance(value, int) or isinstance(value, bool):
             continue
         if name == "replication_factor" and value < 1:
             if value == -1:

@@ -18,6 +18,7 @@ from typing import cast
 from weakref import WeakSet
 
 from rocksdict import (
+    AccessType,
     BlockBasedOptions,
     Cache,
     DBCompressionType,
@@ -156,6 +157,30 @@ class RocksDBBackend:
                 yield row
         finally:
             del rows  # now, not when somebody collects the frame
+
+
+def read_positions(folder: Path) -> dict[str, int]:
+    """The positions in a folder that is not open, without changing anything.
+
+    Raises:
+        LockError: it is open.
+        StateStoreError: the database cannot be read.
+    """
+    path = folder / "db"
+    if not (path / "CURRENT").exists():
+        return {}
+    lock = _take_lock(folder)
+    try:
+        families = {name: Options(raw_mode=True) for name in Rdict.list_cf(str(path))}
+        db = Rdict(str(path), Options(raw_mode=True), column_families=families, access_type=AccessType.read_only())
+        try:
+            return {name.decode(): _POSITION.unpack(at)[0] for name, at in RocksDBBackend._rows(db, None, None, False)}
+        finally:
+            db.close()
+    except Exception as error:
+        raise StateStoreError(f"cannot read the database in {path}: {error}") from error
+    finally:
+        lock.release()
 
 
 class _Rows:

@@ -6,6 +6,7 @@
         0_3/                             the stores of task 0_3
         0_3.aside-<identity>/            a worker's own copy, made while another process would not let go of 0_3
         global-<identity>/               a worker's global stores
+    process                          names the folder, for the group: workers with the same one share stores
 
 A worker's identity outlives the process, so its transactional ids do too: a worker that comes back finishes its own
 open transaction at once instead of making every reader wait for the transaction's timeout.
@@ -28,7 +29,7 @@ from streamlib.config import StreamsConfig
 from streamlib.errors import LockError, StateStoreError
 from streamlib.file_lock import FileLock
 from streamlib.records import TaskId
-from streamlib.rocksdb import OWNER_LOCK, RocksDBBackend
+from streamlib.rocksdb import OWNER_LOCK, RocksDBBackend, read_positions
 from streamlib.state.backend import Backend
 from streamlib.state.memory import InMemoryBackend
 from streamlib.state.split import SplitBackend
@@ -53,6 +54,7 @@ class LocalStateDirectory:
         self._memory_bytes = config.rocksdb_memory_bytes
         self._max_age_s = config.state_cleanup_dir_max_age_ms / 1000
         self._slot: FileLock | None = None
+        self._seen: dict[str, dict[str, int]] = {}  # positions in folders that were not open when we looked
 
     @property
     def identity(self) -> str:
@@ -87,6 +89,7 @@ class LocalStateDirectory:
         on_disk = [spec for spec in stores if spec.persistent]
         if not on_disk:
             return InMemoryBackend()
+        self._seen.pop(folder, None)
         self._remove_if_old(self._root / folder)
         disk = RocksDBBackend(self._root / folder, on_disk, memory_bytes=self._memory_bytes)
         in_memory = frozenset(spec.name for spec in stores if not spec.persistent)
@@ -96,10 +99,26 @@ class LocalStateDirectory:
         """See `streamlib.runtime.ports.StateDirectory`."""
         return self._open(f"global-{self.identity}", stores)
 
-    def stored_tasks(self) -> frozenset[TaskId]:
-        """Tasks with a folder here."""
-        found = (_TASK_FOLDER.fullmatch(path.name) for path in self._root.iterdir())
-        return frozenset(TaskId(int(match[1]), int(match[2])) for match in found if match)
+    @property
+    def process(self) -> str:
+        """See `streamlib.runtime.ports.StateDirectory`."""
+        path = self._root / "process"
+        if not path.exists():
+            mine = self._root / f"process.{uuid.uuid4().hex}"
+            mine.write_text(uuid.uuid4().hex)
+            with suppress(FileExistsError):  # another worker was quicker
+                path.hardlink_to(mine)
+            mine.unlink()
+        return path.read_text()
+
+    def stored_positions(self) -> dict[TaskId, dict[str, int]]:
+        """See `streamlib.runtime.ports.StateDirectory`."""
+        for path in self._root.iterdir():
+            if (match := _TASK_FOLDER.fullmatch(path.name)) and path.name not in self._seen:
+                task = TaskId(int(match[1]), int(match[2]))
+                with suppress(LockError, StateStoreError):  # open somewhere, or to be built anew when it is opened
+                    self._seen[str(task)] = read_positions(path)
+        return {TaskId(*map(int, name.split("_"))): positions for name, positions in self._seen.items()}
 
     def _remove_if_old(self, folder: Path) -> None:
         """A store that was away for longer than tombstones are kept would never hear of deletes made meanwhile."""

@@ -19,28 +19,83 @@ import msgspec
 from streamlib.records import TaskId
 
 
-class Member(msgspec.Struct, frozen=True):
-    """One member: the tasks it owns, the generation in which it came to own them, and the stores on its disk."""
+class Member(msgspec.Struct, frozen=True, kw_only=True):
+    """One member, as it describes itself when it joins.
+
+    Args:
+        member_id: its id in the group.
+        process: members with the same one share a state directory, so stores of one are stores of all.
+        host: the machine it runs on.
+        tags: where it runs otherwise (rack, zone ...); standbys avoid their active's.
+        capacity: how many shares of the tasks it takes.
+        owned: the active tasks it holds now.
+        generation: in which it came to own them.
+        positions: for each stateful task whose stores its process has: the sum of their changelog positions.
+        leaving: it is about to stop, and holds its tasks only until others can take them.
+    """
 
     member_id: str
+    process: str = ""
+    host: str = ""
+    tags: Mapping[str, str] = {}
+    capacity: int = 1
     owned: frozenset[TaskId] = frozenset()
     generation: int = -1
-    stored: frozenset[TaskId] = frozenset()
+    positions: Mapping[TaskId, int] = {}
+    leaving: bool = False
 
 
-def assign(tasks: Iterable[TaskId], members: Sequence[Member]) -> dict[str, frozenset[TaskId]]:
-    """What each member owns from now on, moving tasks withheld.
+class Policy(msgspec.Struct, frozen=True, kw_only=True):
+    """What the configuration asks for (`StreamsConfig`, KIP-441, KIP-708)."""
 
-    >>> two = [Member("a", frozenset({TaskId(0, 0), TaskId(0, 1)}), 1), Member("b")]
-    >>> {m: sorted(map(str, t)) for m, t in assign([TaskId(0, 0), TaskId(0, 1)], two).items()}
+    num_standby_replicas: int = 0
+    acceptable_recovery_lag: int = 10_000
+    max_warmup_replicas: int = 2
+    rack_tags: tuple[str, ...] = ()
+
+
+class Share(msgspec.Struct, frozen=True):
+    """What one member runs from now on. Warm-ups are standbys that become active once they have caught up."""
+
+    active: frozenset[TaskId] = frozenset()
+    standby: frozenset[TaskId] = frozenset()
+    warmup: frozenset[TaskId] = frozenset()
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """Who runs what. `withheld` are tasks on their way: nobody's until their owner has let go of them."""
+
+    shares: Mapping[str, Share]
+    withheld: frozenset[TaskId] = frozenset()
+    warnings: tuple[str, ...] = ()
+
+
+def assign(
+    tasks: Iterable[TaskId], ends: Mapping[TaskId, int | None], members: Sequence[Member], policy: Policy
+) -> Decision:
+    """What each member runs from now on, moving tasks withheld.
+
+    Args:
+        tasks: all of them.
+        ends: for each stateful task the sum of its changelogs' log ends; None if that could not be found out.
+        members: the group.
+        policy: the rules it can choose.
+
+    >>> two = [Member(member_id="a", owned=frozenset({TaskId(0, 0), TaskId(0, 1)}), generation=1), Member(member_id="b")]
+    >>> decision = assign([TaskId(0, 0), TaskId(0, 1)], {}, two, Policy())
+    >>> {member: sorted(map(str, share.active)) for member, share in decision.shares.items()}
     {'a': ['0_0'], 'b': []}
+    >>> sorted(map(str, decision.withheld))
+    ['0_1']
     """
     owners = valid_claims(members)
     target = balance(tasks, members, owners)
-    return {
-        member: frozenset(task for task in wanted if owners.get(task, member) == member)
+    shares = {
+        member: Share(frozenset(task for task in wanted if owners.get(task, member) == member))
         for member, wanted in target.items()
     }
+    withheld = frozenset(t for member, wanted in target.items() for t in wanted if owners.get(t, member) != member)
+    return Decision(shares, withheld)
 
 
 def valid_claims(members: Sequence[Member]) -> dict[TaskId, str]:
@@ -62,7 +117,7 @@ def balance(tasks: Iterable[TaskId], members: Sequence[Member], owners: Mapping[
     target: dict[str, set[TaskId]] = {member.member_id: set() for member in members}
     if not members:
         return target
-    stored = {member.member_id: member.stored for member in members}
+    stored = {member.member_id: frozenset(member.positions) for member in members}
     for _, group in groupby(sorted(tasks), key=lambda task: task.subtopology):
         _balance_subtopology(list(group), target, owners, stored)
     return target

@@ -139,10 +139,14 @@ class Task:
         self.records_restored += len(records)
         return len(records)
 
+    def positions_stored(self) -> dict[TopicPartition, int | None]:
+        """For each changelog partition, the offset its store was last known to be complete up to."""
+        return {partition: self._store_positions.get(store) for partition, store in self.changelogs.items()}
+
     def restore_positions(self) -> dict[TopicPartition, int | None]:
         """For each changelog partition, the offset its store is complete up to; None if nothing is stored."""
         self._store_positions = self.backend.positions()
-        return {partition: self._store_positions.get(store) for partition, store in self.changelogs.items()}
+        return self.positions_stored()
 
     def start(self, committed: Mapping[TopicPartition, OffsetAndMetadata], reset: Mapping[TopicPartition, int]) -> None:
         """Begin to process: from the committed offset of each input, or from `reset` where there is none.

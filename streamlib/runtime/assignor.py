@@ -6,23 +6,26 @@ The group speaks of partitions, `engine/assignment.py` decides about tasks; this
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
+import anyio
 import msgspec
 
-from streamlib.engine.assignment import Member, assign
+from streamlib.engine.assignment import Decision, Member, Policy, assign
 from streamlib.engine.plan import Plan
+from streamlib.errors import KafkaError
 from streamlib.records import TaskId, TopicPartition
-from streamlib.runtime.ports import Assignment, MemberSubscription, Subscription
+from streamlib.runtime.ports import Admin, Assignment, MemberSubscription, Subscription
 
 log = logging.getLogger(__name__)
 
 PROTOCOL = "streamlib-sticky"
-VERSION = 1
-_JOIN_AGAIN = b'{"join_again":true}'
+VERSION = 2
+# All members wait for the leader, none of them beats meanwhile.
+_LONGEST_LOOK_MS = 2_000
 
 
-class UserData(msgspec.Struct, frozen=True):
+class UserData(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a member says beyond the consumer protocol; JSON, so that a stranger can read it.
 
     Unknown fields are ignored, which lets members of neighbouring releases share a group.
@@ -30,61 +33,143 @@ class UserData(msgspec.Struct, frozen=True):
 
     version: int
     fingerprint: str
-    stored: list[tuple[int, int]]
+    positions: list[tuple[int, int, int]] = []
+    process: str = ""
+    host: str = ""
+    tags: dict[str, str] = {}
+    capacity: int = 1
+    leaving: bool = False
 
 
-def user_data(plan: Plan, stored_tasks: Callable[[], frozenset[TaskId]]) -> Callable[[], bytes]:
-    """What this member says when it joins."""
+class Instructions(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the leader tells a member beyond its partitions; JSON, too.
 
-    def encode() -> bytes:
-        return msgspec.json.encode(UserData(VERSION, plan.fingerprint, sorted(stored_tasks())))
+    Args:
+        join_again: others wait for what the member held beyond its partitions. It is to join again once it holds no
+            more than these. A static member that was killed before it heard of that is not waited for by its
+            coordinator when it comes back, and gets this assignment again: it has nothing to give back by then, and
+            has to join all the same, or what was withheld stays nobody's.
+        follow_up: tasks are on their way, so the next rebalance is due as soon as their owners have let go.
+        standby: tasks whose changelogs it follows, so that it can take over at once.
+        warmup: the same; they become its own when they have caught up, for which it joins again.
+        members: everybody in the group.
+        tasks: how many there are.
+        moving: how many of them get another owner.
+    """
+
+    join_again: bool = False
+    follow_up: bool = False
+    standby: list[TaskId] = []
+    warmup: list[TaskId] = []
+    members: list[str] = []
+    tasks: int = 0
+    moving: int = 0
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where a worker runs: which state directory, which machine, and what else tells places apart."""
+
+    process: str = ""
+    host: str = ""
+    tags: Mapping[str, str] = {}
+
+
+def introduction(plan: Plan, place: Place, positions: Callable[[], Mapping[TaskId, int]]) -> Callable[[bool], bytes]:
+    """What this member says when it joins; whether it is leaving is only known then."""
+
+    def encode(leaving: bool) -> bytes:
+        stored = [(*task, position) for task, position in sorted(positions().items())]
+        return msgspec.json.encode(
+            UserData(VERSION, plan.fingerprint, stored, place.process, place.host, dict(place.tags), leaving=leaving)
+        )
 
     return encode
 
 
-def assignor(plan: Plan) -> Callable[[Sequence[MemberSubscription]], Mapping[str, Assignment]]:
+class Assignor:
     """The leader's decision for a topology."""
 
-    def decide(subscriptions: Sequence[MemberSubscription]) -> Mapping[str, Assignment]:
-        members = [_member(plan, each.member_id, each.subscription) for each in subscriptions]
-        assigned = assign(plan.tasks, members)
-        return {member.member_id: _assignment(plan, member, assigned[member.member_id]) for member in members}
+    def __init__(self, plan: Plan, admin: Admin, policy: Policy) -> None:
+        self._plan = plan
+        self._admin = admin
+        self._policy = policy
 
-    return decide
+    async def __call__(self, subscriptions: Sequence[MemberSubscription]) -> Mapping[str, Assignment]:
+        members = [self._member(each.member_id, each.subscription) for each in subscriptions]
+        ends = await self._ends(members)
+        decision = assign(self._plan.tasks, ends, members, self._policy)
+        for warning in decision.warnings:
+            log.warning("%s", warning)
+        names = sorted(each.instance_id or each.member_id for each in subscriptions)
+        return {member.member_id: self._assignment(member, decision, names) for member in members}
+
+    def _assignment(self, member: Member, decision: Decision, names: list[str]) -> Assignment:
+        share = decision.shares[member.member_id]
+        partitions = tuple(p for task in sorted(share.active) for p in self._plan.inputs(task))
+        instructions = Instructions(
+            join_again=bool(member.owned - share.active),
+            follow_up=bool(decision.withheld),
+            standby=sorted(share.standby),
+            warmup=sorted(share.warmup),
+            members=names,
+            tasks=len(self._plan.tasks),
+            moving=len(decision.withheld),
+        )
+        return Assignment(partitions, msgspec.json.encode(instructions))
+
+    async def _ends(self, members: Sequence[Member]) -> dict[TaskId, int | None]:
+        """The sum of the log ends of each stateful task's changelogs; None where they could not be had in time."""
+        changelogs = {task: self._plan.changelogs(task) for task in self._plan.tasks}
+        stateful = {task: partitions for task, partitions in changelogs.items() if partitions}
+        unknown: dict[TaskId, int | None] = dict.fromkeys(stateful)
+        if not stateful or len(members) == 1:
+            return unknown
+        try:
+            with anyio.move_on_after(_LONGEST_LOOK_MS / 1000):
+                ends = await self._admin.list_offsets([p for each in stateful.values() for p in each], "latest")
+                return {task: sum(ends[p] for p in partitions) for task, partitions in stateful.items()}
+        except KafkaError as error:
+            log.warning("tasks are assigned without knowing how far stores are behind: %s", error)
+        return unknown
+
+    def _member(self, member_id: str, subscription: Subscription) -> Member:
+        said = _decode(member_id, subscription.user_data)
+        if said.fingerprint and said.fingerprint != self._plan.fingerprint:
+            log.warning("member %s runs a different topology than the leader of the group", member_id)
+        known = set(self._plan.tasks)
+        stored = {TaskId(sub, partition): position for sub, partition, position in said.positions}
+        return Member(
+            member_id=member_id,
+            process=said.process or member_id,
+            host=said.host,
+            tags=said.tags,
+            capacity=max(said.capacity, 1),
+            owned=self._owned_tasks(subscription.owned),
+            generation=subscription.generation,
+            positions={task: position for task, position in stored.items() if task in known},
+            leaving=said.leaving,
+        )
+
+    def _owned_tasks(self, owned: Iterable[TopicPartition]) -> frozenset[TaskId]:
+        """A member that claims any input of a task may be working on it."""
+        plan = self._plan
+        return frozenset(plan.task_of(p) for p in owned if p.topic in plan.topics) & frozenset(plan.tasks)
 
 
-def _assignment(plan: Plan, member: Member, tasks: frozenset[TaskId]) -> Assignment:
-    partitions = tuple(p for task in sorted(tasks) for p in plan.inputs(task))
-    return Assignment(partitions, _JOIN_AGAIN if member.owned - tasks else b"")
+def instructions_of(assignment: Assignment) -> Instructions:
+    """What the leader said to this member; nothing, if it cannot be read."""
+    if not assignment.user_data:
+        return Instructions()
+    try:
+        return msgspec.json.decode(assignment.user_data, type=Instructions)
+    except msgspec.DecodeError:
+        log.warning("cannot read what the leader of the group says beyond the partitions")
+        return Instructions()
 
 
-def joins_again(assignment: Assignment) -> bool:
-    """Whether the member is to join again once it holds no more than it was assigned.
-
-    It is the one that others wait for. A static member that was killed before it heard of that is not waited for by
-    its coordinator when it comes back, and gets this assignment again: it has nothing to give back by then, and has
-    to join all the same, or what was withheld stays nobody's.
-    """
-    return assignment.user_data == _JOIN_AGAIN
-
-
-def _member(plan: Plan, member_id: str, subscription: Subscription) -> Member:
-    said = _decode(member_id, subscription.user_data)
-    if said is not None and said.fingerprint != plan.fingerprint:
-        log.warning("member %s runs a different topology than the leader of the group", member_id)
-    known = set(plan.tasks)
-    stored = frozenset(TaskId(*task) for task in said.stored) & known if said else frozenset()
-    return Member(member_id, _owned_tasks(plan, subscription.owned), subscription.generation, stored)
-
-
-def _owned_tasks(plan: Plan, owned: Sequence[TopicPartition]) -> frozenset[TaskId]:
-    """A member that claims any input of a task may be working on it."""
-    return frozenset(plan.task_of(p) for p in owned if p.topic in plan.topics) & frozenset(plan.tasks)
-
-
-def _decode(member_id: str, data: bytes) -> UserData | None:
+def _decode(member_id: str, data: bytes) -> UserData:
     try:
         return msgspec.json.decode(data, type=UserData)
     except msgspec.DecodeError:
         log.warning("cannot read what member %s says of itself; it is taken to store nothing", member_id)
-        return None
+        return UserData(VERSION, "")

@@ -22,7 +22,7 @@ The cooperative protocol is KIP-429; stale claims are KIP-792; static members ar
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from enum import Enum
 from typing import TypeAlias
 
@@ -31,15 +31,19 @@ import msgspec
 
 from streamlib.errors import ErrorCode, KafkaError
 from streamlib.records import GroupMetadata, TopicPartition
-from streamlib.runtime.assignor import joins_again
+from streamlib.runtime.assignor import Instructions, instructions_of
 from streamlib.runtime.complaints import Complaints
-from streamlib.runtime.ports import Assignment, Clock, Group, JoinResult, MemberSubscription, Subscription
+from streamlib.runtime.ports import Assignment, Clock, Group, MemberSubscription, Subscription
 from streamlib.runtime.wakeup import Wakeup
 
 log = logging.getLogger(__name__)
 
-Assignor: TypeAlias = Callable[[Sequence[MemberSubscription]], Mapping[str, Assignment]]
+Decide: TypeAlias = Callable[[Sequence[MemberSubscription]], Awaitable[Mapping[str, Assignment]]]
+"""What the leader does: from what all members say to what each of them is told."""
 
+# While tasks are on their way, the members look this often whether their owners have let go, and for so long.
+FOLLOW_UP_BEAT_MS = 50
+FOLLOW_UP_MS = 10_000
 
 _NO_COORDINATOR = frozenset(
     {
@@ -65,11 +69,11 @@ class State(Enum):
 class Assigned(msgspec.Struct, frozen=True):
     """The partitions this member owns from now on; what it held beyond them is to be closed and released.
 
-    `join_again`: others wait for what it held beyond them, so it has to join again even if it holds none of that.
+    `instructions` are what the leader says beyond that: the standbys, and whether others wait for what it gives back.
     """
 
     partitions: frozenset[TopicPartition]
-    join_again: bool = False
+    instructions: Instructions = Instructions()
 
 
 class Lost(msgspec.Struct, frozen=True):
@@ -79,6 +83,33 @@ class Lost(msgspec.Struct, frozen=True):
 
 
 Event: TypeAlias = Assigned | Lost
+
+
+class Rebalance(msgspec.Struct, frozen=True):
+    """One rebalance, as this member saw it.
+
+    Args:
+        number: of those since the worker's start.
+        joined: members that were not there before; all of them in the first.
+        left: members that were.
+        moving: how many tasks get another owner.
+        tasks: how many there are.
+        took_ms: from the join to the assignment.
+    """
+
+    number: int
+    joined: tuple[str, ...]
+    left: tuple[str, ...]
+    moving: int
+    tasks: int
+    took_ms: float
+
+    def __str__(self) -> str:
+        came = [f"{', '.join(names)} {what}" for names, what in ((self.joined, "joined"), (self.left, "left")) if names]
+        return (
+            f"rebalance {self.number}: {'; '.join(came) or 'tasks change hands'}, "
+            f"{self.moving} of {self.tasks} tasks move, {self.took_ms / 1000:.2f} s"
+        )
 
 
 class MembershipSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,15 +129,15 @@ class Membership:
         group: Group,
         clock: Clock,
         settings: MembershipSettings,
-        assignor: Assignor,
-        user_data: Callable[[], bytes],
+        decide: Decide,
+        introduce: Callable[[bool], bytes],
         on_change: Wakeup,
     ) -> None:
         self._group = group
         self._clock = clock
         self._settings = settings
-        self._assignor = assignor
-        self._user_data = user_data
+        self._decide = decide
+        self._introduce = introduce
         self._on_change = on_change
         self._complaints = Complaints(log)
         self._turn = Wakeup()
@@ -117,9 +148,18 @@ class Membership:
         self._event: Event | None = None
         self._rejoin = True
         self._lost = False  # a Lost was raised and the worker has not dropped its tasks yet
+        self._leaving = False
+        self._members: frozenset[str] = frozenset()
+        self._follow_up_until_ms = 0.0
         self.state = State.UNJOINED
         self.held: frozenset[TopicPartition] = frozenset()
         self.rebalances = 0
+        self.last_rebalance: Rebalance | None = None
+
+    @property
+    def alone(self) -> bool:
+        """Whether there is nobody else in the group, as far as is known."""
+        return len(self._members) <= 1
 
     @property
     def metadata(self) -> GroupMetadata:
@@ -139,7 +179,7 @@ class Membership:
         event, self._event = self._event, None
         if isinstance(event, Assigned):
             self.held |= event.partitions
-            if event.join_again and self.held == event.partitions:
+            if event.instructions.join_again and self.held == event.partitions and not self._leaving:
                 self._join_again()  # otherwise `release` does
         return event
 
@@ -149,6 +189,15 @@ class Membership:
         if not gone:
             return
         self.held -= gone
+        self._join_again()
+
+    def hand_over(self) -> None:
+        """Ask the others to take over: tasks are held until they can, the worker leaves when it has none."""
+        self._leaving = True
+        self._join_again()
+
+    def claim_warmed_up(self) -> None:
+        """Warm-ups have caught up: join again, so that they become this member's."""
         self._join_again()
 
     def dropped_all(self) -> None:
@@ -182,7 +231,7 @@ class Membership:
                 if self._rejoin:
                     await self._join()
                 else:
-                    await self._turn.wait(self._settings.heartbeat_interval_ms)
+                    await self._turn.wait(self._beat_ms())
                     await self._heartbeat()
             except KafkaError as error:
                 self._refused(error)
@@ -203,12 +252,22 @@ class Membership:
         self._rejoin = True
         self._turn.set()
 
+    def _beat_ms(self) -> float:
+        """Everybody has to join before a task that was let go of runs again, so nobody lets the others wait."""
+        expects = self._clock.monotonic_ms() < self._follow_up_until_ms
+        return (
+            min(FOLLOW_UP_BEAT_MS, self._settings.heartbeat_interval_ms)
+            if expects
+            else self._settings.heartbeat_interval_ms
+        )
+
     async def _join(self) -> None:
+        started_ms = self._clock.monotonic_ms()
         self._rejoin = False
         self.state = State.JOINING
         self._event = None
         subscription = Subscription(
-            self._settings.topics, tuple(sorted(self.held)), self._generation, self._user_data()
+            self._settings.topics, tuple(sorted(self.held)), self._generation, self._introduce(self._leaving)
         )
         result = await self._group.join(self._member_id, subscription)
         if self._over():
@@ -220,22 +279,37 @@ class Membership:
         self._generation = self._joined_generation = result.generation
         self.state = State.SYNCING
         self._tell()
-        assignment = await self._group.sync(result.generation, result.member_id, self._decide(result))
+        decided = await self._decide(result.members) if result.leads else {}
+        assignment = await self._group.sync(result.generation, result.member_id, decided)
         if self._over():
             return  # while the sync was under way
-        self.rebalances += 1
         self.state = State.STABLE
-        self._event = Assigned(frozenset(assignment.partitions), joins_again(assignment))
+        instructions = instructions_of(assignment)
+        self._event = Assigned(frozenset(assignment.partitions), instructions)
+        self._note(instructions, self._clock.monotonic_ms() - started_ms)
         self._tell()
+
+    def _note(self, instructions: Instructions, took_ms: float) -> None:
+        self.rebalances += 1
+        members = frozenset(instructions.members)
+        self.last_rebalance = Rebalance(
+            self.rebalances,
+            tuple(sorted(members - self._members)),
+            tuple(sorted(self._members - members)),
+            instructions.moving,
+            instructions.tasks,
+            took_ms,
+        )
+        self._members = members
+        follow_up_ms = FOLLOW_UP_MS if instructions.follow_up else 0
+        self._follow_up_until_ms = self._clock.monotonic_ms() + follow_up_ms
+        log.info("%s", self.last_rebalance)
 
     def _over(self) -> bool:
         return self._lost or self.state is State.LEFT
 
     def _went_by(self, generation: int) -> bool:
         return bool(self.held) and generation > self._joined_generation + 1
-
-    def _decide(self, result: JoinResult) -> Mapping[str, Assignment]:
-        return self._assignor(result.members) if result.leads else {}
 
     async def _heartbeat(self) -> None:
         if self._rejoin or self._lost or self.state is not State.STABLE:

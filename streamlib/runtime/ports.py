@@ -233,8 +233,16 @@ class StateDirectory(Protocol):
         """Open (or create) this worker's global stores."""
         ...
 
-    def stored_tasks(self) -> frozenset[TaskId]:
-        """Tasks that have stores on this disk, whoever holds them."""
+    @property
+    def process(self) -> str:
+        """The same for all workers that share this directory, and for no others; outlives them."""
+        ...
+
+    def stored_positions(self) -> Mapping[TaskId, Mapping[str, int]]:
+        """For each task with stores on this disk that nobody holds, the position of each store in its changelog.
+
+        A hint for the assignment: what counts is what is found when the stores are opened.
+        """
         ...
 
 

@@ -46,14 +46,15 @@ class Progress(msgspec.Struct):
 
 
 class Restoration(msgspec.Struct):
-    """One task on its way to `end` in each of its changelogs."""
+    """One task on its way to `end` in each of its changelogs; a standby goes on from there for ever."""
 
     task: Task
     changelogs: dict[TopicPartition, Progress]
+    endless: bool = False
 
     @property
     def done(self) -> bool:
-        return all(progress.position >= progress.end for progress in self.changelogs.values())
+        return not self.endless and all(progress.position >= progress.end for progress in self.changelogs.values())
 
     @property
     def restored(self) -> int:
@@ -79,8 +80,16 @@ class Restorer:
 
     @property
     def under_way(self) -> Collection[Restoration]:
-        """Restorations that have not finished."""
-        return self._under_way.values()
+        """Restorations that have not finished, without those of standbys, which never do."""
+        return [restoration for restoration in self._under_way.values() if not restoration.endless]
+
+    def lags(self) -> dict[TaskId, int]:
+        """How far each standby is behind its changelogs, in offsets."""
+        ends = self._fetcher.end_offsets()
+        for restoration in self._under_way.values():
+            for partition, progress in restoration.changelogs.items():
+                progress.end = max(progress.end, ends.get(partition, 0))
+        return {task: following.remaining for task, following in self._under_way.items() if following.endless}
 
     async def bounds(self, tasks: Sequence[Task]) -> dict[TopicPartition, Bounds]:
         """Where the changelogs begin and end, asked once the tasks' committed offsets are known to be stable."""
@@ -91,14 +100,23 @@ class Restorer:
 
     def begin(self, task: Task, bounds: Mapping[TopicPartition, Bounds]) -> None:
         """Start to read what is missing."""
-        positions = task.restore_positions()
-        restoration = Restoration(task, {p: _first_position(task, p, positions[p], bounds[p]) for p in task.changelogs})
-        self._under_way[task.id] = restoration
-        for partition in restoration.changelogs:
-            self._owners[partition] = restoration
+        restoration = self._add(task, bounds, endless=False)
         if not self._finish_if_done(restoration):
             missing = {p: at.position for p, at in restoration.changelogs.items() if at.position < at.end}
             self._fetcher.add(missing)
+
+    def follow(self, task: Task, bounds: Mapping[TopicPartition, Bounds]) -> None:
+        """Keep a standby's stores up with its changelogs until it is forgotten."""
+        following = self._add(task, bounds, endless=True)
+        self._fetcher.add({p: at.position for p, at in following.changelogs.items()})
+
+    def _add(self, task: Task, bounds: Mapping[TopicPartition, Bounds], *, endless: bool) -> Restoration:
+        positions = task.restore_positions()
+        changelogs = {p: _first_position(task, p, positions[p], bounds[p]) for p in task.changelogs}
+        restoration = self._under_way[task.id] = Restoration(task, changelogs, endless)
+        for partition in restoration.changelogs:
+            self._owners[partition] = restoration
+        return restoration
 
     def forget(self, task_id: TaskId) -> None:
         """Stop restoring a task; what has been restored stays."""
@@ -139,10 +157,10 @@ class Restorer:
 
     def _log_progress(self) -> None:
         now = self._clock.monotonic_ms()
-        if not self._under_way or now - self._logged_ms < LOG_INTERVAL_MS:
+        if not self.under_way or now - self._logged_ms < LOG_INTERVAL_MS:
             return
         self._logged_ms = now
-        for restoration in self._under_way.values():
+        for restoration in self.under_way:
             log.info(
                 "task %s: restored %d records, about %d to go",
                 restoration.task.id, restoration.restored, restoration.remaining,

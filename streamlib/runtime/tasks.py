@@ -54,7 +54,16 @@ class TaskPorts(msgspec.Struct, frozen=True):
 
 
 class TaskSet:
-    """Opens, starts, rolls back and closes tasks. `running` are those that process; each task is in one place only."""
+    """Opens, starts, rolls back and closes tasks. `running` are those that process; each task is in one place only.
+
+        locked --lock had--> opening --restored--> running
+                                ^                     |
+                             promote               demote
+                                |                     v
+        locked standby ----> standby <----------------+
+
+    Standbys own nothing: they only follow changelogs, on the same open stores as before and after.
+    """
 
     def __init__(
         self, plan: Plan, ports: TaskPorts, restorer: Restorer, make_task: TaskFactory, default_reset: str
@@ -65,6 +74,8 @@ class TaskSet:
         self._restorer = restorer
         self._make_task = make_task
         self._locked_since_ms: dict[TaskId, float] = {}
+        self._locked_standbys: set[TaskId] = set()
+        self._standbys: dict[TaskId, Task] = {}
         self._opening: dict[TaskId, Task] = {}
         self._starting_points: dict[TaskId, StartingPoint] = {}
         # Where the reset policy pointed first: "latest" asked again after a roll-back would skip what came in between.
@@ -74,13 +85,32 @@ class TaskSet:
 
     @property
     def ids(self) -> frozenset[TaskId]:
-        """All tasks this worker holds, in whatever state."""
+        """All tasks this worker owns, in whatever state."""
         return frozenset((*self._locked_since_ms, *self._opening, *self.running))
+
+    @property
+    def standbys(self) -> list[Task]:
+        """Those whose stores are open."""
+        return list(self._standbys.values())
+
+    @property
+    def standby_ids(self) -> frozenset[TaskId]:
+        """All tasks this worker follows, or waits to."""
+        return frozenset((*self._locked_standbys, *self._standbys))
+
+    def positions(self) -> dict[TaskId, int]:
+        """For each stateful task with stores here, the sum of their changelog positions: how far they are."""
+        stored = {task: sum(of.values()) for task, of in self._ports.state.stored_positions().items()}
+        open_tasks = (*self._opening.values(), *self.running.values(), *self._standbys.values())
+        mine = {
+            task.id: sum(p or 0 for p in task.positions_stored().values()) for task in open_tasks if task.changelogs
+        }
+        return stored | mine
 
     @property
     def waits_for_lock(self) -> bool:
         """Whether a task's stores are still held by another process."""
-        return bool(self._locked_since_ms)
+        return bool(self._locked_since_ms or self._locked_standbys)
 
     @property
     def opening(self) -> frozenset[TaskId]:
@@ -88,11 +118,73 @@ class TaskSet:
         return frozenset(self._opening)
 
     def hold(self, task_ids: Iterable[TaskId]) -> list[Task]:
-        """Take tasks on; returns those whose stores could be opened, the others wait for their lock."""
+        """Take tasks on; returns those whose stores could be opened, the others wait for their lock.
+
+        Standbys are promoted: their stores stay open.
+        """
         now = self._ports.clock.monotonic_ms()
+        promoted = []
         for task_id in task_ids:
-            self._locked_since_ms[task_id] = now
-        return self.try_locked()
+            self._locked_standbys.discard(task_id)
+            if task := self._standbys.pop(task_id, None):
+                self._restorer.forget(task_id)
+                self._opening[task_id] = task
+                promoted.append(task)
+            else:
+                self._locked_since_ms[task_id] = now
+        return [*promoted, *self.try_locked()]
+
+    def hold_standbys(self, task_ids: Iterable[TaskId]) -> list[Task]:
+        """Take standbys on; returns those that are to be followed now. A lock that is held is waited for."""
+        self._locked_standbys |= set(task_ids)
+        return self.try_locked_standbys()
+
+    def try_locked_standbys(self) -> list[Task]:
+        """Try again to open the stores of standbys. Nobody needs them at once, so there is no copy aside."""
+        opened = []
+        for task_id in sorted(self._locked_standbys):
+            try:
+                task = self._standbys[task_id] = self._make_task(task_id, self._ports.state, False)
+            except LockError as error:
+                log.debug("standby %s waits: %s", task_id, error)
+                continue
+            self._locked_standbys.discard(task_id)
+            opened.append(task)
+        return opened
+
+    def demote(self, task_ids: Iterable[TaskId]) -> list[Task]:
+        """Make standbys of tasks that are owned no longer; their stores stay open. Uncommitted work is dropped."""
+        demoted = []
+        for task_id in task_ids:
+            self._forget(task_id)
+            if self._locked_since_ms.pop(task_id, None) is not None:
+                self._locked_standbys.add(task_id)
+                continue
+            task = self.running.pop(task_id, None)
+            if task is not None:
+                self._ports.fetcher.remove(task.inputs)
+                task.rollback()
+            else:
+                task = self._opening.pop(task_id)
+            self._standbys[task_id] = task
+            demoted.append(task)
+        return demoted
+
+    async def follow(self, tasks: list[Task]) -> None:
+        """Begin to follow the changelogs of standbys."""
+        bounds = await self._restorer.bounds(tasks)
+        for task in tasks:
+            if self._standbys.get(task.id) is task:  # not promoted or closed while we asked
+                self._restorer.forget(task.id)  # asked twice
+                self._restorer.follow(task, bounds)
+
+    def drop_standbys(self, task_ids: Iterable[TaskId]) -> None:
+        """Follow these no longer."""
+        for task_id in task_ids:
+            self._locked_standbys.discard(task_id)
+            if task := self._standbys.pop(task_id, None):
+                self._restorer.forget(task_id)
+                task.close()
 
     def try_locked(self) -> list[Task]:
         """Try again to open what was locked; after a while, aside."""
@@ -153,7 +245,7 @@ class TaskSet:
         return started
 
     def roll_back(self) -> list[Task]:
-        """Drop all uncommitted work; every task that was open has to be opened again."""
+        """Drop all uncommitted work; every task that was open has to be opened again. Standbys have none."""
         self._era += 1
         for task in self.running.values():
             self._ports.fetcher.remove(task.inputs)
@@ -182,16 +274,20 @@ class TaskSet:
 
     def _close(self, task_id: TaskId) -> None:
         self._locked_since_ms.pop(task_id, None)
-        self._starting_points.pop(task_id, None)
-        self._restorer.forget(task_id)
-        for partition in self._plan.inputs(task_id):
-            self._resets.pop(partition, None)
+        self._forget(task_id)
         if task := self.running.pop(task_id, None):
             self._ports.fetcher.remove(task.inputs)
             task.rollback()
             task.close()
         elif task := self._opening.pop(task_id, None):
             task.close()
+
+    def _forget(self, task_id: TaskId) -> None:
+        """Where it started, and how far it was restored."""
+        self._starting_points.pop(task_id, None)
+        self._restorer.forget(task_id)
+        for partition in self._plan.inputs(task_id):
+            self._resets.pop(partition, None)
 
     async def _reset_positions(
         self, partitions: list[TopicPartition], starts: Mapping[TopicPartition, int]

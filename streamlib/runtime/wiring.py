@@ -8,6 +8,7 @@ from typing import Protocol
 import anyio
 
 from streamlib.config import StreamsConfig
+from streamlib.engine.assignment import Policy
 from streamlib.engine.global_state import GlobalState
 from streamlib.engine.operators.site import OpenStore
 from streamlib.engine.plan import Plan, dead_letter_topics, make_plan, sink_topics, source_patterns, source_topics
@@ -15,7 +16,7 @@ from streamlib.engine.record_cache import CacheBudget
 from streamlib.engine.task import Task
 from streamlib.errors import TopologyError
 from streamlib.records import TaskId
-from streamlib.runtime.assignor import assignor, user_data
+from streamlib.runtime.assignor import Assignor, Place, introduction
 from streamlib.runtime.global_stores import GlobalStores
 from streamlib.runtime.membership import Membership, MembershipSettings
 from streamlib.runtime.ports import Admin, Clock, Fetcher, Group, Producer, StateDirectory, TopicSpec
@@ -90,9 +91,9 @@ async def _counts_of(topics: set[str], admin: Admin) -> dict[str, int]:
 
 
 def build_worker(
-    plan: Plan, config: StreamsConfig, adapters: Adapters, directory: StateDirectory, clock: Clock
+    plan: Plan, config: StreamsConfig, adapters: Adapters, directory: StateDirectory, clock: Clock, host: str = ""
 ) -> Worker:
-    """Wire one worker."""
+    """Wire one worker; `host` names the machine it runs on."""
     wakeup = Wakeup()
     group, admin, fetcher = adapters.group(), adapters.admin(), adapters.fetcher()
     settings = MembershipSettings(
@@ -101,15 +102,22 @@ def build_worker(
         instance_id=config.group_instance_id,
         heartbeat_interval_ms=config.heartbeat_interval_ms,
     )
-    membership = Membership(
-        group, clock, settings, assignor(plan), user_data(plan, directory.stored_tasks), on_change=wakeup
-    )
     restorer = Restorer(adapters.fetcher(), admin, clock, on_done=wakeup)
     ports = TaskPorts(group, admin, fetcher, directory, clock)
     global_state = open_global_state(plan, config, directory, clock)
     global_stores = None if global_state is None else GlobalStores(global_state, adapters.fetcher(), admin, clock)
     make_task = task_factory(plan, config, clock, global_state.stores if global_state else {})
     tasks = TaskSet(plan, ports, restorer, make_task, config.auto_offset_reset)
+    policy = Policy(
+        num_standby_replicas=config.num_standby_replicas,
+        acceptable_recovery_lag=config.acceptable_recovery_lag,
+        max_warmup_replicas=config.max_warmup_replicas,
+        rack_tags=config.rack_aware_assignment_tags,
+    )
+    place = Place(directory.process, host, config.client_tags)
+    membership = Membership(
+        group, clock, settings, Assignor(plan, admin, policy), introduction(plan, place, tasks.positions), wakeup
+    )
     committer = build_committer(config, adapters, directory.identity, group, membership)
     return Worker(
         WorkerParts(

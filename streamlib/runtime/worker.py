@@ -2,7 +2,7 @@
 
 Everything that changes a task happens in one loop, in this order, so that no lock is needed:
 
-    membership event   close what was revoked (after a commit), take on what was assigned
+    membership event   close what was revoked (after a commit), take on what was assigned, follow standbys
     restored tasks     start
     fetched batches    into the tasks
     punctuators        that the clock has made due, each once
@@ -18,7 +18,7 @@ They never touch a running task; what they find or fail with is looked at in the
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Sequence
 
 import anyio
 import anyio.abc
@@ -34,7 +34,7 @@ from streamlib.records import TaskId, TopicPartition
 from streamlib.runtime.complaints import Complaints
 from streamlib.runtime.failures import Action, decide
 from streamlib.runtime.global_stores import GlobalStores
-from streamlib.runtime.membership import Assigned, Lost, Membership
+from streamlib.runtime.membership import Assigned, Lost, Membership, Rebalance
 from streamlib.runtime.ports import Admin, Clock, Fetcher
 from streamlib.runtime.purge import Purger
 from streamlib.runtime.restore import Restorer
@@ -53,14 +53,19 @@ FIRST_BACKOFF_MS = 50
 LONGEST_BACKOFF_MS = 5_000
 MOST_LOSSES = 3
 # Together with the last abort and the leaving below the 30 s that Kubernetes waits after SIGTERM.
-LAST_COMMIT_MS = 15_000
+HAND_OVER_MS = 8_000
+LAST_COMMIT_MS = 12_000
 LAST_ABORT_MS = 5_000  # the broker aborts by itself what it does not hear of
 
 
 class WorkerStatus(msgspec.Struct, frozen=True):
-    """What a worker is doing, for people to look at. Counts are since its start."""
+    """What a worker is doing, for people to look at. Counts are since its start.
+
+    `standbys` and `restoring` say for each task how many changelog offsets it is behind.
+    """
 
     tasks: tuple[str, ...]
+    standbys: dict[str, int]
     restoring: dict[str, int]
     records_in: int
     records_out: int
@@ -68,6 +73,7 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     commits: int
     redone: int
     rebalances: int
+    last_rebalance: Rebalance | None
     lag: int
 
 
@@ -110,6 +116,9 @@ class Worker:
         self._children: anyio.abc.TaskGroup | None = None
         self._failure: StreamsError | None = None
         self._target: frozenset[TaskId] = frozenset()
+        self._standby_target: frozenset[TaskId] = frozenset()
+        self._warmups: frozenset[TaskId] = frozenset()  # those that have not caught up yet
+        self._leaves = True  # when it stops
         self._lost = False  # the membership is, and the tasks have not been dropped yet
         self._stopping = False
         self._life: anyio.CancelScope | None = None  # ends some time after `stop`, whatever still waits for a broker
@@ -138,6 +147,7 @@ class Worker:
         ends = self._fetcher.end_offsets()
         return WorkerStatus(
             tasks=tuple(str(task_id) for task_id in sorted(self._tasks.running)),
+            standbys={str(task): lag for task, lag in sorted(self._restorer.lags().items())},
             restoring={str(r.task.id): r.remaining for r in self._restorer.under_way},
             records_in=self._counts["records_in"],
             records_out=self._counts["records_out"],
@@ -145,13 +155,20 @@ class Worker:
             commits=self._counts["commits"],
             redone=self._counts["redone"],
             rebalances=self._membership.rebalances,
+            last_rebalance=self._membership.last_rebalance,
             lag=sum(max(ends[p] - o, 0) for p, o in positions.items() if p in ends),
         )
 
-    def stop(self) -> None:
-        """Commit, close, leave: as soon as the work at hand is done, without a commit if that is not to be had soon."""
+    def stop(self, *, leave: bool | None = None) -> None:
+        """Hand over, commit, close, leave: without a commit if that is not to be had soon.
+
+        `leave` replaces what `run` was told.
+        """
+        if leave is not None:
+            self._leaves = leave
         if self._life is not None and not self._stopping:
-            self._life.deadline = anyio.current_time() + LAST_COMMIT_MS / 1000
+            hand_over_ms = HAND_OVER_MS if self._leaves else 0
+            self._life.deadline = anyio.current_time() + (hand_over_ms + LAST_COMMIT_MS) / 1000
         self._stopping = True
         self._wakeup.set()
 
@@ -164,6 +181,7 @@ class Worker:
             KafkaError: what the failure table calls fatal.
             TaskMigratedError: user functions take longer than the session, again and again.
         """
+        self._leaves = leave if not self._stopping else self._leaves
         try:
             with anyio.CancelScope() as self._life:
                 if self._global_stores is not None:
@@ -174,7 +192,7 @@ class Worker:
                 log.warning("no commit within %d s of the stop: the next owner redoes the work", LAST_COMMIT_MS / 1000)
         finally:
             await self._give_up()
-            if leave:
+            if self._leaves:
                 await self._leave()  # after an error, too: everything is closed, nobody has to wait for the session
 
     async def _begin(self) -> None:
@@ -227,11 +245,25 @@ class Worker:
             except KafkaError as error:
                 await self._recover(error)
         try:
+            await self._hand_over()
             if not self._lost:
                 await self._commit()
         except KafkaError as error:
             log.warning("the last commit failed, its work will be redone by the next owner: %s", error)
             await self._committer.abort()
+        self._close_all()
+
+    async def _hand_over(self) -> None:
+        """Go on until others hold the tasks, or are about to: nobody waits for what we still work on."""
+        if not (self._stopping and self._leaves) or self._lost or self._membership.alone:
+            return
+        self._membership.hand_over()
+        until_ms = self._clock.monotonic_ms() + HAND_OVER_MS
+        while self._tasks.ids and self._clock.monotonic_ms() < until_ms:
+            await self._turn()
+
+    def _close_all(self) -> None:
+        self._tasks.drop_standbys(self._tasks.standby_ids)
         self._tasks.close(sorted(self._tasks.ids))
 
     async def _turn(self) -> None:
@@ -255,10 +287,12 @@ class Worker:
 
     async def _follow_membership(self) -> None:
         match self._membership.take_event():
-            case Assigned(partitions=partitions):
+            case Assigned(partitions=partitions, instructions=instructions):
                 if self._plan.has_patterns and self._topic_watch.assigned({p.topic for p in partitions}):
                     return
                 self._target = self._tasks_of(partitions)
+                self._warmups = frozenset(instructions.warmup)
+                self._standby_target = self._warmups.union(instructions.standby)
             case Lost():
                 self._target = frozenset()
                 self._lost = True
@@ -269,15 +303,31 @@ class Worker:
         held = self._tasks.ids
         if revoked := held - self._target:
             await self._hand_back(sorted(revoked))
+        self._tasks.drop_standbys(self._tasks.standby_ids - self._standby_target - self._target)
         if added := self._target - held:
             self._open_soon(self._tasks.hold(sorted(added)))
-        elif self._tasks.waits_for_lock:
+        if added := self._standby_target - self._tasks.standby_ids - self._tasks.ids:
+            self._follow_soon(self._tasks.hold_standbys(sorted(added)))
+        if self._tasks.waits_for_lock:
             self._open_soon(self._tasks.try_locked())
+            self._follow_soon(self._tasks.try_locked_standbys())
+        if self._warmups:
+            self._claim_warmed_up()
 
-    async def _hand_back(self, revoked: Iterable[TaskId]) -> None:
+    def _claim_warmed_up(self) -> None:
+        """Say so as soon as a warm-up has caught up; the group need not look for it at intervals."""
+        lags = self._restorer.lags()
+        ready = {task for task in self._warmups if lags.get(task, END_OF_TIME) <= self._config.acceptable_recovery_lag}
+        if ready:
+            self._warmups -= ready
+            self._membership.claim_warmed_up()
+
+    async def _hand_back(self, revoked: Sequence[TaskId]) -> None:
         """Rule: open work of a revoked task is committed first, then it is dropped here, then the others hear of it."""
         await self._commit()
-        self._tasks.close(revoked)
+        demoted = [task_id for task_id in revoked if task_id in self._standby_target]
+        self._follow_soon(self._tasks.demote(demoted))
+        self._tasks.close([task_id for task_id in revoked if task_id not in self._standby_target])
         self._membership.release([p for task_id in revoked for p in self._plan.inputs(task_id)])
 
     async def _drop_all(self) -> None:
@@ -314,11 +364,16 @@ class Worker:
     def _open_soon(self, tasks: list[Task]) -> None:
         if tasks:
             assert self._children is not None
-            self._children.start_soon(self._open, tasks)
+            self._children.start_soon(self._open, self._tasks.open, tasks)
 
-    async def _open(self, tasks: list[Task]) -> None:
+    def _follow_soon(self, tasks: list[Task]) -> None:
+        if tasks:
+            assert self._children is not None
+            self._children.start_soon(self._open, self._tasks.follow, tasks)
+
+    async def _open(self, how: Callable[[list[Task]], Awaitable[None]], tasks: list[Task]) -> None:
         try:
-            await self._tasks.open(tasks)
+            await how(tasks)
         except StreamsError as error:
             self._fail(error)
         self._wakeup.set()
@@ -475,6 +530,7 @@ class Worker:
             await self._back_off()
             await self._committer.init()
             self._open_soon(tasks)
+            self._follow_soon(self._tasks.standbys)  # the logs may begin later by now
         except KafkaError as again:
             self._fail(again)
             await self._back_off()
@@ -491,7 +547,7 @@ class Worker:
                     await self._committer.abort()
             finally:
                 try:
-                    self._tasks.close(sorted(self._tasks.ids))
+                    self._close_all()
                 finally:
                     await self._committer.close()  # nothing of it is tried again from here on
                     if self._global_stores is not None:

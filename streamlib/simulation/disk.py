@@ -124,9 +124,17 @@ class DiskDirectory:
     def open_global(self, stores: Sequence[StoreSpec]) -> Backend:
         return self._open(f"global-{self.identity}", stores)
 
-    def stored_tasks(self) -> frozenset[TaskId]:
-        plain = [name.split("_") for name in self._disk.folders if "." not in name and "-" not in name]
-        return frozenset(TaskId(int(subtopology), int(partition)) for subtopology, partition in plain)
+    @property
+    def process(self) -> str:
+        return self._disk.identity
+
+    def stored_positions(self) -> dict[TaskId, dict[str, int]]:
+        plain = [
+            (name.split("_"), folder)
+            for name, folder in self._disk.folders.items()
+            if "." not in name and "-" not in name
+        ]
+        return {TaskId(int(sub), int(partition)): folder.content.positions() for (sub, partition), folder in plain}
 
     def _open(self, name: str, stores: Sequence[StoreSpec]) -> Backend:
         if not any(spec.persistent for spec in stores):

@@ -20,7 +20,7 @@ from streamlib.engine.task import Task
 from streamlib.errors import ErrorCode, KafkaError, LockError
 from streamlib.records import FetchedBatch, GroupMetadata, Headers, OffsetAndMetadata, OutRecord, TaskId, TopicPartition
 from streamlib.runtime.membership import Membership, MembershipSettings
-from streamlib.runtime.ports import Assignment, JoinResult, StateDirectory, Subscription, TopicSpec
+from streamlib.runtime.ports import Assignment, JoinResult, MemberSubscription, StateDirectory, Subscription, TopicSpec
 from streamlib.runtime.purge import Purger
 from streamlib.runtime.restore import Restorer
 from streamlib.runtime.tasks import TaskFactory, TaskPorts, TaskSet
@@ -68,6 +68,11 @@ async def others_run() -> None:
     """Let the others go as far as they can."""
     for _ in range(100):
         await anyio.lowlevel.checkpoint()
+
+
+async def nothing_decided(members: Iterable[MemberSubscription]) -> dict[str, Assignment]:
+    """The coordinator of the fakes assigns by itself."""
+    return {}
 
 
 class Script:
@@ -511,8 +516,10 @@ class FakeStateDirectory:
     def open_global(self, stores: Sequence[StoreSpec]) -> Backend:
         raise AssertionError("no topology here has global stores")
 
-    def stored_tasks(self) -> frozenset[TaskId]:
-        return frozenset()
+    process = "p"
+
+    def stored_positions(self) -> dict[TaskId, dict[str, int]]:
+        return {}
 
     def rows(self, task_id: TaskId) -> dict[bytes, bytes]:
         """What is on the disk of a task's count store."""
@@ -556,8 +563,8 @@ class Bench:
             self.group,
             self.clock,
             MembershipSettings(group_id="app", topics=("in",), heartbeat_interval_ms=1),
-            lambda members: {},
-            lambda: b"",
+            nothing_decided,
+            lambda leaving: b"leaving" if leaving else b"",
             on_change=self.wakeup,
         )
         self.restorer = Restorer(self.changelog_fetcher, self.admin, self.clock, on_done=self.wakeup)

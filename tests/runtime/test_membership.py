@@ -73,9 +73,11 @@ class Bench:
     def __init__(self) -> None:
         self.group = ScriptedGroup()
         settings = MembershipSettings(group_id="app", topics=("in",), heartbeat_interval_ms=1)
-        self.membership = Membership(self.group, StillClock(), settings, self._assign, lambda: b"", on_change=Wakeup())
+        self.membership = Membership(
+            self.group, StillClock(), settings, self._assign, lambda leaving: b"", on_change=Wakeup()
+        )
 
-    def _assign(self, members: Iterable[MemberSubscription]) -> Mapping[str, Assignment]:
+    async def _assign(self, members: Iterable[MemberSubscription]) -> Mapping[str, Assignment]:
         return {}
 
     async def admit(self, generation: int, *partitions: TopicPartition, member_id: str = "m") -> None:

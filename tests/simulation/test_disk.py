@@ -22,7 +22,7 @@ def test_what_was_written_is_there_after_a_kill() -> None:
     again = DiskDirectory(disk, Process("h")).open(TASK, STORES)
     assert again.get("s", b"k") == b"v"
     assert again.positions() == {"s": 5}
-    assert DiskDirectory(disk, Process("h")).stored_tasks() == {TASK}
+    assert DiskDirectory(disk, Process("h")).stored_positions().keys() == {TASK}
 
 
 def test_stores_of_a_living_process_are_locked() -> None:
