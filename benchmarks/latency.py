@@ -1,13 +1,10 @@
 """Latency from a producer's call to a read_committed consumer, over rates, for both guarantees.
 
-The n-th record of a key leads to the count n of that key, so each output record tells which input it answers. The
-client that writes and reads is this process; the worker is another.
+The client that writes and reads is this process; the worker is another.
 """
 
 from __future__ import annotations
 
-import gc
-import time
 from pathlib import Path
 from statistics import median
 from typing import Annotated
@@ -30,16 +27,13 @@ from benchmarks.common import (
     session,
     write_json,
 )  # fmt: skip
-from benchmarks.keyed_count import event
-from streamlib.cli.client import connected, partitions_of, text_record
-from streamlib.cli.supervisor import Supervisor
-from streamlib.errors import StreamsError
+from benchmarks.steady_client import SteadyClient
+from streamlib.cli.client import connected
 
 PARTS = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
 
 _WARM_UP_RATE = 1_000
 _WARM_UP_SECONDS = 2.0  # of each run, for its worker
-_PATIENCE_SECONDS = 30.0
 
 
 class Options(msgspec.Struct, frozen=True):
@@ -115,85 +109,13 @@ async def _measure(bench: Bench, guarantee: str, rate: int, options: Options) ->
     source, sink = await bench.topic("events"), await bench.topic("counts")
     async with bench.worker(guarantee, source, sink) as supervisor:
         await running(supervisor, options.partitions)
-        client = Client(bench, source, sink, rate, options)
-        latencies = await client.run(supervisor)
+        client = SteadyClient(bench, source, sink, rate=rate, keys=options.keys)
+        async with client.writing(lambda: latest(supervisor)):
+            await anyio.sleep(_WARM_UP_SECONDS + options.seconds)
+    warm_up = int(rate * _WARM_UP_SECONDS)
+    latencies = sorted(answer.ms for answer in client.answers[warm_up:])
     await bench.connection.admin().delete_topics([source])
     return Run(guarantee, rate, len(latencies), {name: percentile(latencies, p) for name, p in PARTS.items()})
-
-
-class Client:
-    """Writes at a steady rate and reads the answers."""
-
-    def __init__(self, bench: Bench, source: str, sink: str, rate: int, options: Options) -> None:
-        self._producer = bench.connection.producer(None)
-        self._fetcher = bench.connection.fetcher()
-        self._sources = partitions_of(source, options.partitions)
-        self._fetcher.add(dict.fromkeys(partitions_of(sink, options.partitions), 0))
-        self._rate = rate
-        self._keys = options.keys - options.keys % options.partitions or options.partitions
-        self._warm_up = int(rate * _WARM_UP_SECONDS)
-        self._count = self._warm_up + int(rate * options.seconds)
-        self._sent: dict[tuple[bytes, int], float] = {}  # (key, count) -> when; taken out when the answer is there
-        self._latencies_ms: list[float] = []
-        self._answers = 0
-
-    async def run(self, supervisor: Supervisor) -> list[float]:
-        """The latencies in ms, sorted, without those of the warm-up.
-
-        Raises:
-            StreamsError: answers were still missing long after the last record.
-        """
-        await self._producer.init()
-        gc.collect()
-        gc.disable()  # a pause of this client's would look like one of the worker's
-        try:
-            async with anyio.create_task_group() as group:
-                group.start_soon(self._read)
-                await self._write()
-                await self._wait_for_answers(supervisor)
-                group.cancel_scope.cancel()
-        finally:
-            gc.enable()
-        await self._producer.close()
-        await self._fetcher.close()
-        return sorted(self._latencies_ms)
-
-    async def _write(self) -> None:
-        """One record at a time, each at its own moment."""
-        begun = time.perf_counter()
-        for number in range(self._count):
-            wait = begun + number / self._rate - time.perf_counter()
-            await anyio.sleep(max(wait, 0))
-            key = number % self._keys
-            user = f"user-{key}"
-            record = text_record(user, event(number, user))
-            self._sent[user.encode(), number // self._keys + 1] = time.perf_counter()
-            self._producer.send(self._sources[key % len(self._sources)], [record])
-        await self._producer.flush()
-
-    async def _read(self) -> None:
-        while True:
-            await self._fetcher.wait()
-            for batch in self._fetcher.take(1 << 20):
-                now = time.perf_counter()
-                for record in batch.records():
-                    self._take(record.key or b"", int.from_bytes(record.value or b"", "big"), now)
-
-    def _take(self, key: bytes, count: int, now: float) -> None:
-        sent = self._sent.pop((key, count), None)
-        if sent is None:
-            return  # at least once may say it twice
-        self._answers += 1
-        if self._answers > self._warm_up:
-            self._latencies_ms.append((now - sent) * 1000)
-
-    async def _wait_for_answers(self, supervisor: Supervisor) -> None:
-        give_up = time.monotonic() + _PATIENCE_SECONDS
-        while self._sent:
-            latest(supervisor)
-            if time.monotonic() > give_up:
-                raise StreamsError(f"{len(self._sent)} of {self._count} answers are missing")
-            await anyio.sleep(0.02)
 
 
 Summary = dict[tuple[int, str], dict[str, float]]

@@ -21,6 +21,7 @@ from streamlib.policies import ErrorPolicies, PolicyOption
 
 ProcessingGuarantee: TypeAlias = Literal["at_least_once", "exactly_once_v2"]
 AutoOffsetReset: TypeAlias = Literal["earliest", "latest", "none"]
+GroupProtocol: TypeAlias = Literal["classic", "streams"]
 Compression: TypeAlias = Literal["none", "gzip", "snappy", "lz4", "zstd"]
 
 MIB = 1 << 20
@@ -35,6 +36,7 @@ FIXED: Mapping[str, tuple[str, str]] = {
 """What Kafka lets one set and the guarantees rest on: the only value, and why."""
 
 _TOPIC_NAME = re.compile(r"[a-zA-Z0-9._-]+")
+_MOST_TAGS, _LONGEST_TAG_NAME, _LONGEST_TAG_VALUE = 5, 20, 30  # as in KIP-708
 _LONGEST_APPLICATION_ID = 200  # leaves room for `-<store>-changelog` within Kafka's 249 characters
 
 
@@ -45,6 +47,7 @@ class StreamsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         application_id: the group id, and the prefix of internal topics, transactional ids and the state folder.
         bootstrap_servers: `host:port`, several with commas.
         processing_guarantee: `exactly_once_v2` for transactions, `at_least_once` for an idempotent producer only.
+        group_protocol: who assigns tasks: a worker (`classic`) or the brokers (`streams`: KIP-1071, from Kafka 4.2 on).
         client_id: how the brokers' logs call us; the application id if not given.
         num_standby_replicas: how many workers besides its owner keep a copy of a task's stores, to take over at once.
         acceptable_recovery_lag: how many changelog offsets a store may be behind to count as caught up (KIP-441).
@@ -96,6 +99,7 @@ class StreamsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     application_id: str
     bootstrap_servers: str = "localhost:9092"
     processing_guarantee: ProcessingGuarantee = "at_least_once"
+    group_protocol: GroupProtocol = "classic"
     client_id: str | None = None
     num_standby_replicas: int = 0
     acceptable_recovery_lag: int = 10_000
@@ -136,7 +140,14 @@ class StreamsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     def __post_init__(self) -> None:
         _check_types(self)
-        for check in (_check_names, _check_ranges, _check_together, _check_dead_letter_topics):
+        for check in (
+            _check_names,
+            _check_ranges,
+            _check_together,
+            _check_tags,
+            _check_group_protocol,
+            _check_dead_letter_topics,
+        ):
             check(self)
 
     @property
@@ -193,20 +204,31 @@ def normalise(settings: Mapping[str, Any]) -> dict[str, Any]:
         ConfigError: an unknown name, one that is given twice, or another value for something fixed.
     """
     found: dict[str, Any] = {}
+    tags: dict[str, str] = {}
     for given, value in settings.items():
         name = str(given).replace(".", "_").replace("-", "_").lower()
+        if name.startswith(_TAG):
+            tags[name.removeprefix(_TAG)] = value
+            continue
         if name in found:
             raise ConfigError(f"{name} is given twice: leave one of them out")
         if name in FIXED:
             _check_fixed(given, name, value)
         elif name in StreamsConfig.__struct_fields__:
-            found[name] = _as_text(value) if name in _TEXTS else value
+            found[name] = _as_text(value) if name in _TEXTS else _as_list(value) if name in _LISTS else value
         else:
             raise ConfigError(unknown_name(given, name))
-    return found
+    return found | ({"client_tags": found.get("client_tags", {}) | tags} if tags else {})
 
 
 _TEXTS = ("bootstrap_servers", "state_dir")
+_LISTS = ("rack_aware_assignment_tags",)
+_TAG = "client_tag_"
+
+
+def _as_list(value: Any) -> Any:
+    """Kafka's way to write a list is text with commas."""
+    return [each.strip() for each in value.split(",") if each.strip()] if isinstance(value, str) else value
 
 
 def _as_text(value: Any) -> Any:
@@ -344,6 +366,44 @@ def _check_together(config: StreamsConfig) -> None:
         raise ConfigError(
             f"delivery_timeout_ms ({config.delivery_timeout_ms}) has to be at least request_timeout_ms "
             f"({config.request_timeout_ms})"
+        )
+
+
+def _check_group_protocol(config: StreamsConfig) -> None:
+    """What the brokers decide in a streams group cannot be asked for here, and would have no effect."""
+    if config.group_protocol == "classic":
+        return
+    if config.group_instance_id is not None:
+        raise ConfigError(
+            "group_instance_id does not go with group_protocol='streams': the brokers have no static members there "
+            "yet; leave it out, or use group_protocol='classic'"
+        )
+    if config.num_standby_replicas:
+        raise ConfigError(
+            "num_standby_replicas does not go with group_protocol='streams', where it is a setting of the group: "
+            f"kafka-configs.sh --alter --group {config.application_id} --add-config "
+            f"streams.num.standby.replicas={config.num_standby_replicas}"
+        )
+    if config.rack_aware_assignment_tags:
+        raise ConfigError(
+            "rack_aware_assignment_tags does not go with group_protocol='streams': the brokers assign, and know no "
+            "such rule; leave it out, or use group_protocol='classic'"
+        )
+
+
+def _check_tags(config: StreamsConfig) -> None:
+    if len(config.client_tags) > _MOST_TAGS:
+        raise ConfigError(f"client_tags has {len(config.client_tags)} tags, of at most {_MOST_TAGS}")
+    for name, value in config.client_tags.items():
+        if len(name) > _LONGEST_TAG_NAME or len(value) > _LONGEST_TAG_VALUE:
+            raise ConfigError(
+                f"the client tag {name!r}: {value!r} is too long: up to {_LONGEST_TAG_NAME} characters for the name, "
+                f"{_LONGEST_TAG_VALUE} for the value, for every member tells it to the others"
+            )
+    if missing := [tag for tag in config.rack_aware_assignment_tags if tag not in config.client_tags]:
+        raise ConfigError(
+            f"rack_aware_assignment_tags names {missing[0]!r}, which this worker does not have: "
+            f"set client.tag.{missing[0]}"
         )
 
 

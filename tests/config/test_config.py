@@ -37,7 +37,7 @@ def test_a_configuration_cannot_be_changed() -> None:
         ({"commit_interval_ms": 0}, "commit_interval_ms has to be at least 1, not 0"),
         ({"max_task_idle_ms": -2}, "max_task_idle_ms has to be at least -1, not -2"),
         ({"replication_factor": 0}, "replication_factor has to be at least 1, or -1"),
-        ({"session_timeout_ms": 2000}, "session_timeout_ms .2000. has to be more than twice heartbeat_interval_ms"),
+        ({"session_timeout_ms": 1000}, "session_timeout_ms .1000. has to be more than twice heartbeat_interval_ms"),
         ({"commit_interval_ms": 10_000}, "transaction_timeout_ms .10000. has to be more than commit_interval_ms"),
         ({"delivery_timeout_ms": 1}, "delivery_timeout_ms .1. has to be at least request_timeout_ms"),
         ({"commit_interval_ms": "soon"}, "commit_interval_ms: Expected int, got str .'soon'."),
@@ -47,6 +47,9 @@ def test_a_configuration_cannot_be_changed() -> None:
         ({"session_timeout_ms": 1 << 31}, "session_timeout_ms has to be at most 2147483647, not 2147483648"),
         ({"replication_factor": 1 << 15}, "replication_factor has to be at most 32767"),
         ({"rocksdb_memory_bytes": 1 << 63}, "rocksdb_memory_bytes has to be at most"),
+        ({"client_tags": {"zone": "x" * 31}}, "the client tag 'zone': .* is too long"),
+        ({"client_tags": {str(n): "x" for n in range(6)}}, "client_tags has 6 tags, of at most 5"),
+        ({"rack_aware_assignment_tags": ("zone",)}, "does not have: set client.tag.zone"),
         ({"group_instance_id": 7}, "group_instance_id: Expected str"),
     ],
     ids=str,
@@ -60,6 +63,16 @@ def test_a_wrong_value_is_named(setting: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize("name", ["commit.interval.ms", "commit_interval_ms", "commit-interval-ms"])
 def test_names_may_be_dotted(name: str) -> None:
     assert load(**{name: "50"}).commit_interval_ms == 50
+
+
+def test_tags_are_set_one_by_one_and_lists_with_commas() -> None:
+    settings = {"application.id": "a", "client.tag.zone": "eu-1a", "client.tag.rack": "7"}
+    config = StreamsConfig.load(settings | {"rack.aware.assignment.tags": "zone, rack"}, env={})
+    assert config.client_tags == {"zone": "eu-1a", "rack": "7"}
+    assert config.rack_aware_assignment_tags == ("zone", "rack")
+    assert StreamsConfig.load({"application_id": "a"}, env={"STREAMLIB_CLIENT_TAG_ZONE": "b"}).client_tags == {
+        "zone": "b"
+    }
 
 
 def test_a_name_is_given_once() -> None:
