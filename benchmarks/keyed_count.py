@@ -23,14 +23,14 @@ class Event(msgspec.Struct):
     note: str
 
 
-def event(number: int, user: str) -> bytes:
-    """The JSON of one event: 100 bytes."""
+def event(number: int, user: str, size: int = 100) -> bytes:
+    """The JSON of one event: 100 bytes, or another `size` that holds its fields."""
     head = b'{"user":"%s","action":"buy","amount":%.2f,"number":%d,"note":"' % (
         user.encode(),
         number % 1000 / 8,
         number,
     )
-    return head + b"x" * (98 - len(head)) + b'"}'
+    return head + b"x" * (size - 2 - len(head)) + b'"}'
 
 
 def topology() -> Topology:

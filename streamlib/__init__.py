@@ -41,7 +41,8 @@ from streamlib.errors import (
     TopologyError,
 )
 from streamlib.policies import DeadLetter, Fail, Skip
-from streamlib.records import FixedKeyRecord, Record, RecordMetadata
+from streamlib.records import FixedKeyRecord, Record, RecordMetadata, TopicPartition
+from streamlib.restore_listener import RestoreListener
 from streamlib.serdes import Serde, Serdes
 from streamlib.state.versioned import VersionedRecord
 from streamlib.topology.topology import Topology
@@ -94,6 +95,7 @@ __all__ = [
     "PunctuationType",
     "Record",
     "RecordMetadata",
+    "RestoreListener",
     "Serde",
     "Serdes",
     "SerializationError",
@@ -115,6 +117,7 @@ __all__ = [
     "TimeWindowedCogroupedKStream",
     "TimeWindowedKStream",
     "TimeWindows",
+    "TopicPartition",
     "Topology",
     "TopologyError",
     "UnlimitedWindows",

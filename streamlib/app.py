@@ -18,6 +18,8 @@ import anyio.abc
 from streamlib.config import StreamsConfig
 from streamlib.errors import StreamsError, StreamsNotStartedError
 from streamlib.kafka.connection import Connection
+from streamlib.kafka.stand_in import ThreadStandIn
+from streamlib.restore_listener import RestoreListener
 from streamlib.runtime.wiring import Adapters, build_worker, plan_and_prepare
 from streamlib.runtime.worker import Worker, WorkerStatus
 from streamlib.state_directory import LocalStateDirectory
@@ -69,6 +71,7 @@ class KafkaStreams:
     Args:
         topology: what to run, from `StreamsBuilder.build()`.
         config: how to run it.
+        restore_listener: is told how stores are restored and followed.
         connect: makes the connection to Kafka; only tests need another than the default.
 
     >>> from streamlib import StreamsBuilder
@@ -78,9 +81,17 @@ class KafkaStreams:
     <State.CREATED: 'CREATED'>
     """
 
-    def __init__(self, topology: Topology, config: StreamsConfig, *, connect: Connect | None = None) -> None:
+    def __init__(
+        self,
+        topology: Topology,
+        config: StreamsConfig,
+        *,
+        restore_listener: RestoreListener | None = None,
+        connect: Connect | None = None,
+    ) -> None:
         self._topology = topology
         self._config = config
+        self._restore_listener = restore_listener
         self._connect: Connect = connect or Connection.open
         self._worker: Worker | None = None
         self._life: anyio.CancelScope | None = None  # cancelled if it is closed before there is a worker
@@ -203,7 +214,16 @@ class KafkaStreams:
             admin = adapters.admin()
             plan = await plan_and_prepare(self._topology, self._config, admin)
             with LocalStateDirectory(self._config) as directory:
-                self._worker = build_worker(plan, self._config, adapters, directory, SystemClock(), platform.node())
+                self._worker = build_worker(
+                    plan,
+                    self._config,
+                    adapters,
+                    directory,
+                    SystemClock(),
+                    platform.node(),
+                    _stand_in(self._config),
+                    self._restore_listener,
+                )
                 if self._phase is State.CREATED:
                     self._phase = State.RUNNING
                 elif self._phase is not State.RUNNING:
@@ -223,3 +243,8 @@ class KafkaStreams:
                     return
                 log.info("%s: committing and closing", received.name)
                 self.close()
+
+
+def _stand_in(config: StreamsConfig) -> ThreadStandIn | None:
+    """In a streams group each answer to a heartbeat may tell of other tasks, once: nobody may beat for another."""
+    return ThreadStandIn(config) if config.group_protocol == "classic" else None

@@ -65,7 +65,8 @@ class StreamsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         max_task_idle_ms: how long to wait for an empty input while a task's other inputs have records (KIP-353).
         session_timeout_ms: after how long without a heartbeat a worker's tasks go to others.
         heartbeat_interval_ms: how often a worker says that it is alive.
-        max_poll_interval_ms: how long a rebalance waits for a member.
+        max_poll_interval_ms: how long a function may hold a worker before others take its tasks; rebalances wait for a
+            member as long.
         transaction_timeout_ms: after how long the broker aborts a transaction that its worker left open.
         request_timeout_ms: after how long a request without an answer counts as lost.
         delivery_timeout_ms: how long one thing is tried again before the work is redone.

@@ -52,10 +52,11 @@ class FileLock:
         _write(descriptor, kept)
         return cls(path, descriptor, kept)
 
-    def release(self) -> None:
-        """Give the lock back; harmless when it has been. The file's time says until when it was held."""
+    def release(self, *, used: bool = True) -> None:
+        """Give the lock back; harmless when it has been. The file's time says until when what it guards was used."""
         if self._descriptor is not None:
-            os.utime(self._descriptor)
+            if used:
+                os.utime(self._descriptor)
             os.close(self._descriptor)
             self._descriptor = None
 

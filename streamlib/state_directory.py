@@ -29,7 +29,7 @@ from streamlib.config import StreamsConfig
 from streamlib.errors import LockError, StateStoreError
 from streamlib.file_lock import FileLock
 from streamlib.records import TaskId
-from streamlib.rocksdb import OWNER_LOCK, RocksDBBackend, read_positions
+from streamlib.rocksdb import OWNER_LOCK, RocksDBBackend, last_used_s, read_positions
 from streamlib.state.backend import Backend
 from streamlib.state.memory import InMemoryBackend
 from streamlib.state.split import SplitBackend
@@ -117,15 +117,16 @@ class LocalStateDirectory:
             if (match := _TASK_FOLDER.fullmatch(path.name)) and path.name not in self._seen:
                 task = TaskId(int(match[1]), int(match[2]))
                 with suppress(LockError, StateStoreError):  # open somewhere, or to be built anew when it is opened
+                    self._remove_if_old(path)
                     self._seen[str(task)] = read_positions(path)
         return {TaskId(*map(int, name.split("_"))): positions for name, positions in self._seen.items()}
 
     def _remove_if_old(self, folder: Path) -> None:
         """A store that was away for longer than tombstones are kept would never hear of deletes made meanwhile."""
-        age_s = time.time() - _last_used_s(folder)
+        age_s = time.time() - last_used_s(folder)
         if not folder.exists() or age_s <= self._max_age_s:
             return
-        with suppress(LockError):  # somebody holds it after all
+        with suppress(LockError, FileNotFoundError):  # somebody holds it after all, or removes it, too
             lock = FileLock.take(folder / OWNER_LOCK)
             log.warning(
                 "%s was not used for %.0f h; its stores are built anew from their changelogs", folder, age_s / 3600
@@ -142,9 +143,3 @@ class LocalStateDirectory:
             except LockError:
                 continue
         raise LockError(f"{MAX_WORKERS} workers already use {self._root}; choose another state_dir")
-
-
-def _last_used_s(folder: Path) -> float:
-    """When a folder's database was last written, or its lock last taken or given back."""
-    files = (*folder.glob("*"), *folder.glob("db/*"))
-    return max((file.stat().st_mtime for file in files), default=0.0)

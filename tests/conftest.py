@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from streamlib.testing.plugin import KafkaTarget, kafka_versions
 
 CORPUS = Path(__file__).parents[2] / "shared" / "conformance" / "cases"
 
@@ -13,6 +16,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--corpus", type=Path, default=CORPUS, help="a folder of conformance cases (tests/conformance)")
     parser.addoption("--all-errors", action="store_true", help="every error at every request (tests/errors)")
     parser.addoption("--simulation-seeds", type=int, default=2_000, help="how many (tests/simulation)")
+    parser.addoption("--moves", type=int, default=8, help="of workers that come and go (tests/exactly_once)")
     parser.addoption("--all-on-a-broker", action="store_true", help="run every conformance topology on a real broker")
 
 
@@ -20,3 +24,23 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
     """`--doctest-modules` would import every helper, programs for subprocesses among them."""
     is_helper = collection_path.suffix == ".py" and not collection_path.name.startswith("test_")
     return True if is_helper else None
+
+
+@pytest.fixture(scope="session")
+def streams_kafka(request: pytest.FixtureRequest) -> Iterator[KafkaTarget]:
+    """A broker that forgets members of streams groups (KIP-1071) after 4 s: by default it is 45 s, and never less."""
+    from streamlib.testing.broker import Broker
+
+    settings = {
+        "group.streams.min.session.timeout.ms": "4000",
+        "group.streams.session.timeout.ms": "4000",
+        "group.streams.min.heartbeat.interval.ms": "500",
+        "group.streams.heartbeat.interval.ms": "500",
+        "group.streams.initial.rebalance.delay.ms": "0",
+        "group.streams.assignment.interval.ms": "0",
+    }
+    version = next(version for version in kafka_versions(request.config) if not version.startswith(("2.", "3.")))
+    if version == "given":
+        pytest.skip("the settings of a cluster that was given by address are not ours to choose")
+    with Broker.start(version, config=settings) as broker:
+        yield KafkaTarget(broker.bootstrap_servers, version, broker)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import typing
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable
 from enum import Enum
 from typing import Any, Final, TypeAlias
 
@@ -82,11 +82,11 @@ def _plain(hint: Any) -> Any:
 
 def _element(hint: Any) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if not isinstance(origin, type) or not issubclass(origin, Iterable):
+    if not isinstance(origin, type) or not issubclass(origin, Iterable | AsyncIterable):
         return UNSET
     if origin is tuple and arguments[-1:] == (Ellipsis,):
         arguments = arguments[:1]
-    return arguments[0] if len(arguments) == 1 or origin is Generator else UNSET
+    return arguments[0] if len(arguments) == 1 or origin in (Generator, AsyncGenerator) else UNSET
 
 
 def _pair(hint: Any) -> tuple[Any, Any]:

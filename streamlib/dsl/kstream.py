@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar, overload
 
@@ -27,8 +27,9 @@ from streamlib.errors import TopologyError
 from streamlib.serdes import Serde, Serdes
 from streamlib.topology import operators as op
 from streamlib.topology.checks import check_sink
-from streamlib.topology.functions import user_function
+from streamlib.topology.functions import call_options, user_function
 from streamlib.topology.nodes import Partitioner, ProcessorNode, SinkNode, StoreSpec, TopicChooser
+from streamlib.topology.operators import Ordered
 
 if TYPE_CHECKING:
     from streamlib.dsl.grouped import KGroupedStream
@@ -46,6 +47,14 @@ class KStream(Joining[K, V]):
 
     Each method adds a step and returns the stream after it; a stream may be used several times. Types that a step
     changes are taken from `key=` and `value=`, else from the function's annotations, else they stay.
+
+    The functions of `filter`, `filter_not`, `map`, `map_values`, `flat_map`, `flat_map_values`, `peek` and `foreach`
+    may be declared with `async def`. Their calls then overlap, and these options say how:
+
+    - `concurrency`: how many calls one task has under way at a time, 64 if not given.
+    - `ordered`: `"key"` (if not given): the calls of one key come one after the other; `"partition"`: the results go on
+      in the order of the records; `"none"`: as they come.
+    - `timeout`: a call that takes longer has failed; without one it may take for ever.
 
     >>> from streamlib import StreamsBuilder
     >>> builder = StreamsBuilder()
@@ -70,34 +79,75 @@ class KStream(Joining[K, V]):
 
     # -- One record at a time, the key stays -------------------------------------------------------------------------
 
-    def filter(self, predicate: Callable[[K, V], object], *, name: str | None = None) -> KStream[K, V]:
+    def filter(
+        self,
+        predicate: Callable[[K, V], object],
+        *,
+        concurrency: int | None = None,
+        ordered: Ordered | None = None,
+        timeout: timedelta | None = None,
+        name: str | None = None,
+    ) -> KStream[K, V]:
         """Keep the records that `predicate(key, value)` accepts.
 
         >>> from streamlib.testing import run_stream
         >>> run_stream(lambda s: s.filter(lambda key, value: value > 1), [("a", 1), ("a", 2)])
         [('a', 2)]
         """
-        operator = op.Filter(user_function(predicate, "filter"))
+        operator = op.Filter(predicate, calls=call_options(predicate, "filter", (concurrency, ordered, timeout)))
         return self._next("KSTREAM-FILTER-", operator, name)
 
-    def filter_not(self, predicate: Callable[[K, V], object], *, name: str | None = None) -> KStream[K, V]:
+    def filter_not(
+        self,
+        predicate: Callable[[K, V], object],
+        *,
+        concurrency: int | None = None,
+        ordered: Ordered | None = None,
+        timeout: timedelta | None = None,
+        name: str | None = None,
+    ) -> KStream[K, V]:
         """Keep the records that `predicate(key, value)` refuses.
 
         >>> from streamlib.testing import run_stream
         >>> run_stream(lambda s: s.filter_not(lambda key, value: value > 1), [("a", 1), ("a", 2)])
         [('a', 1)]
         """
-        operator = op.Filter(user_function(predicate, "filter_not"), negate=True)
+        operator = op.Filter(predicate, True, call_options(predicate, "filter_not", (concurrency, ordered, timeout)))
         return self._next("KSTREAM-FILTER-", operator, name)
 
     @overload
-    def map_values(self, mapper: Callable[[V], VR], *, value: Hint = ..., name: str | None = ...) -> KStream[K, VR]: ...
+    def map_values(
+        self,
+        mapper: Callable[[V], Awaitable[VR] | VR],
+        *,
+        value: Hint = ...,
+        concurrency: int | None = ...,
+        ordered: Ordered | None = ...,
+        timeout: timedelta | None = ...,
+        name: str | None = ...,
+    ) -> KStream[K, VR]: ...
     @overload
     def map_values(
-        self, mapper: Callable[[K, V], VR], *, with_key: Literal[True], value: Hint = ..., name: str | None = ...
+        self,
+        mapper: Callable[[K, V], Awaitable[VR] | VR],
+        *,
+        with_key: Literal[True],
+        value: Hint = ...,
+        concurrency: int | None = ...,
+        ordered: Ordered | None = ...,
+        timeout: timedelta | None = ...,
+        name: str | None = ...,
     ) -> KStream[K, VR]: ...
     def map_values(
-        self, mapper: Callable[..., Any], *, with_key: bool = False, value: Hint = UNSET, name: str | None = None
+        self,
+        mapper: Callable[..., Any],
+        *,
+        with_key: bool = False,
+        value: Hint = UNSET,
+        concurrency: int | None = None,
+        ordered: Ordered | None = None,
+        timeout: timedelta | None = None,
+        name: str | None = None,
     ) -> KStream[K, Any]:
         """Replace the value by `mapper(value)`, or by `mapper(key, value)` with `with_key=True`.
 
@@ -105,25 +155,43 @@ class KStream(Joining[K, V]):
         >>> run_stream(lambda s: s.map_values(lambda value: value * 10), [("a", 1)])
         [('a', 10)]
         """
-        operator = op.MapValues(user_function(mapper, "map_values"), with_key)
+        operator = op.MapValues(mapper, with_key, call_options(mapper, "map_values", (concurrency, ordered, timeout)))
         serde = serde_of(value, self._point.value, returns(mapper))
         return self._next("KSTREAM-MAPVALUES-", operator, name, value=serde)
 
     @overload
     def flat_map_values(
-        self, mapper: Callable[[V], Iterable[VR]], *, value: Hint = ..., name: str | None = ...
+        self,
+        mapper: Callable[[V], Iterable[VR] | Awaitable[Iterable[VR]] | AsyncIterable[VR]],
+        *,
+        value: Hint = ...,
+        concurrency: int | None = ...,
+        ordered: Ordered | None = ...,
+        timeout: timedelta | None = ...,
+        name: str | None = ...,
     ) -> KStream[K, VR]: ...
     @overload
     def flat_map_values(
         self,
-        mapper: Callable[[K, V], Iterable[VR]],
+        mapper: Callable[[K, V], Iterable[VR] | Awaitable[Iterable[VR]] | AsyncIterable[VR]],
         *,
         with_key: Literal[True],
         value: Hint = ...,
+        concurrency: int | None = ...,
+        ordered: Ordered | None = ...,
+        timeout: timedelta | None = ...,
         name: str | None = ...,
     ) -> KStream[K, VR]: ...
     def flat_map_values(
-        self, mapper: Callable[..., Any], *, with_key: bool = False, value: Hint = UNSET, name: str | None = None
+        self,
+        mapper: Callable[..., Any],
+        *,
+        with_key: bool = False,
+        value: Hint = UNSET,
+        concurrency: int | None = None,
+        ordered: Ordered | None = None,
+        timeout: timedelta | None = None,
+        name: str | None = None,
     ) -> KStream[K, Any]:
         """Replace each record by one for each value that `mapper(value)` (or `mapper(key, value)`) gives.
 
@@ -131,11 +199,20 @@ class KStream(Joining[K, V]):
         >>> run_stream(lambda s: s.flat_map_values(lambda value: range(value)), [("a", 2)])
         [('a', 0), ('a', 1)]
         """
-        operator = op.FlatMapValues(user_function(mapper, "flat_map_values"), with_key)
+        calls = call_options(mapper, "flat_map_values", (concurrency, ordered, timeout), many=True)
+        operator = op.FlatMapValues(mapper, with_key, calls)
         serde = serde_of(value, self._point.value, returns_iterable(mapper))
         return self._next("KSTREAM-FLATMAPVALUES-", operator, name, value=serde)
 
-    def peek(self, action: Callable[[K, V], object], *, name: str | None = None) -> KStream[K, V]:
+    def peek(
+        self,
+        action: Callable[[K, V], object],
+        *,
+        concurrency: int | None = None,
+        ordered: Ordered | None = None,
+        timeout: timedelta | None = None,
+        name: str | None = None,
+    ) -> KStream[K, V]:
         """Call `action(key, value)` for each record, then go on with the record as it is.
 
         What the action does is repeated when a transaction is.
@@ -145,7 +222,8 @@ class KStream(Joining[K, V]):
         a 1
         [('a', 1)]
         """
-        return self._next("KSTREAM-PEEK-", op.Peek(user_function(action, "peek")), name)
+        operator = op.Peek(action, call_options(action, "peek", (concurrency, ordered, timeout)))
+        return self._next("KSTREAM-PEEK-", operator, name)
 
     def print(self, *, label: str | None = None, name: str | None = None) -> None:
         """Write each record to standard output, as `[label]: key, value`; the end of the line, for a look at things.
@@ -159,7 +237,15 @@ class KStream(Joining[K, V]):
         shown = node if label is None else label
         self._point.then(node, op.Foreach(lambda key, value: print(f"[{shown}]: {key}, {value}")))
 
-    def foreach(self, action: Callable[[K, V], object], *, name: str | None = None) -> None:
+    def foreach(
+        self,
+        action: Callable[[K, V], object],
+        *,
+        concurrency: int | None = None,
+        ordered: Ordered | None = None,
+        timeout: timedelta | None = None,
+        name: str | None = None,
+    ) -> None:
         """Call `action(key, value)` for each record; nothing comes after it.
 
         >>> from streamlib.testing import run_stream
@@ -167,16 +253,20 @@ class KStream(Joining[K, V]):
         a 1
         [('a', 1)]
         """
-        self._next("KSTREAM-FOREACH-", op.Foreach(user_function(action, "foreach")), name)
+        operator = op.Foreach(action, call_options(action, "foreach", (concurrency, ordered, timeout)))
+        self._next("KSTREAM-FOREACH-", operator, name)
 
     # -- The key may change ------------------------------------------------------------------------------------------
 
     def map(
         self,
-        mapper: Callable[[K, V], tuple[K2, V2]],
+        mapper: Callable[[K, V], tuple[K2, V2] | Awaitable[tuple[K2, V2]]],
         *,
         key: Hint = UNSET,
         value: Hint = UNSET,
+        concurrency: int | None = None,
+        ordered: Ordered | None = None,
+        timeout: timedelta | None = None,
         name: str | None = None,
     ) -> KStream[K2, V2]:
         """Replace key and value by what `mapper(key, value)` returns.
@@ -185,15 +275,21 @@ class KStream(Joining[K, V]):
         >>> run_stream(lambda s: s.map(lambda key, value: (key + "!", value + 1)), [("a", 1)])
         [('a!', 2)]
         """
-        operator = op.MapRecords(user_function(mapper, "map"))
+        operator = op.MapRecords(mapper, call_options(mapper, "map", (concurrency, ordered, timeout)))
         return self._rekeyed("KSTREAM-MAP-", operator, name, (key, value), returns_pair(mapper))
 
     def flat_map(
         self,
-        mapper: Callable[[K, V], Iterable[tuple[K2, V2]]],
+        mapper: Callable[
+            [K, V],
+            Iterable[tuple[K2, V2]] | Awaitable[Iterable[tuple[K2, V2]]] | AsyncIterable[tuple[K2, V2]],
+        ],
         *,
         key: Hint = UNSET,
         value: Hint = UNSET,
+        concurrency: int | None = None,
+        ordered: Ordered | None = None,
+        timeout: timedelta | None = None,
         name: str | None = None,
     ) -> KStream[K2, V2]:
         """Replace each record by one for each (key, value) that `mapper(key, value)` gives.
@@ -202,7 +298,7 @@ class KStream(Joining[K, V]):
         >>> run_stream(lambda s: s.flat_map(lambda key, value: [(key, value), ("b", 0)]), [("a", 1)])
         [('a', 1), ('b', 0)]
         """
-        operator = op.FlatMap(user_function(mapper, "flat_map"))
+        operator = op.FlatMap(mapper, call_options(mapper, "flat_map", (concurrency, ordered, timeout), many=True))
         return self._rekeyed("KSTREAM-FLATMAP-", operator, name, (key, value), returns_pairs(mapper))
 
     def select_key(

@@ -3,5 +3,5 @@
 `plan.py` topology + partition counts -> tasks, internal topics, changelogs
 `compile.py`, `operators/` nodes -> plain closures that call each other
 `task.py` batches in; outputs, offsets and store writes out; `inputs.py`, `outbox.py` its two ends
-`assignment.py` members + tasks -> who runs what
+`assignment/` members + tasks -> who runs what
 """

@@ -9,6 +9,7 @@ import msgspec
 from streamlib.engine.error_handling import ErrorHandling
 from streamlib.engine.inputs import CompiledSource, NodeFn
 from streamlib.engine.operators import compile_operator
+from streamlib.engine.operators.async_calls import compile_awaited, is_awaited
 from streamlib.engine.operators.expiry import expiring
 from streamlib.engine.operators.sink import compile_sink
 from streamlib.engine.operators.site import OpenStore, Site, Work, fan_out
@@ -35,7 +36,7 @@ class Compiler(msgspec.Struct):
 
     def compile(self) -> dict[str, CompiledSource]:
         """For each source topic, by its full name, where its records go."""
-        children, versioned = _children(self.nodes), versioned_tables(self.nodes, self.work.stores)
+        children, versioned = children_of(self.nodes), versioned_tables(self.nodes, self.work.stores)
         compiled: dict[str, NodeFn] = {}
         sources: dict[str, CompiledSource] = {}
         for name, node in reversed(list(self.nodes.items())):
@@ -50,7 +51,7 @@ class Compiler(msgspec.Struct):
                     site = Site(
                         name, below, forward, node.stores, node.sends_old_values, self.work, below_versioned=late
                     )
-                    compiled[name] = self._guarded(node, self._compiled(node, self._cached(node, site)))
+                    compiled[name] = self._processor(node, self._cached(node, site))
                 case SinkNode():
                     topic = self.full_name(node.topic) if isinstance(node.topic, str) else None
                     compiled[name] = self._guarded(node, compile_sink(node, topic, self.work))
@@ -59,6 +60,11 @@ class Compiler(msgspec.Struct):
     def _source(self, node: SourceNode, forward: NodeFn) -> CompiledSource:
         skip = None if self.errors is None else self.errors.of_source(node.on_deserialization_error)
         return CompiledSource(node.name, forward, node.key, node.value, node.timestamp_extractor, skip)
+
+    def _processor(self, node: ProcessorNode, site: Site) -> NodeFn:
+        if not is_awaited(node):
+            return self._guarded(node, self._compiled(node, site))
+        return compile_awaited(node, self.work.calls, lambda plain: self._guarded(plain, self._compiled(plain, site)))
 
     def _guarded(self, node: ProcessorNode | SinkNode, compiled: NodeFn) -> NodeFn:
         if self.errors is None:
@@ -92,7 +98,7 @@ class Compiler(msgspec.Struct):
         return msgspec.structs.replace(site, forward=forward, sends_old_values=True, cached=True)
 
 
-def _children(nodes: Mapping[str, Node]) -> dict[str, list[str]]:
+def children_of(nodes: Mapping[str, Node]) -> dict[str, list[str]]:
     """The children of each node, in the order they were attached."""
     children: dict[str, list[str]] = {name: [] for name in nodes}
     for name, node in nodes.items():

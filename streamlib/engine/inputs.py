@@ -4,7 +4,8 @@
                             ^ position: the next record not processed
 
 The position moves past a record when it is done, past dropped ones too, and past batches without records (control
-markers, aborted data). A record that fails stays in front of it.
+markers, aborted data). A record that fails stays in front of it. It also moves past records whose calls are awaited:
+those are `unfinished`, and the lowest of them is the offset to commit.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ from __future__ import annotations
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from struct import Struct
 from struct import error as StructError
 from typing import Any, NamedTuple, TypeAlias
 
 from streamlib.engine.cursor import NO_TIME, Cursor
+from streamlib.engine.progress import Progress, decode_progress, encode_progress
 from streamlib.errors import ProcessingError, SerializationError, TopologyError
 from streamlib.records import FetchedBatch, FetchedRecord, Headers, OffsetAndMetadata, TopicPartition
 from streamlib.serdes import Serde
@@ -73,10 +75,15 @@ class Input:
     """The buffer and position of one partition."""
 
     def __init__(self, partition: TopicPartition, source: CompiledSource, cursor: Cursor, start: OffsetAndMetadata):
+        metadata = decode_metadata(start.metadata)
         self.partition = partition
-        self.partition_time = decode_metadata(start.metadata).partition_time
+        self.partition_time = metadata.partition_time
         self.fetched = start.offset  # where the next batch has to go on
-        self.committed = start.offset
+        self.committed = start.offset  # the position, as it was then
+        self.unfinished: Mapping[int, int] = {}  # offsets below the position, lowest first, with their calls
+        self._committed_unfinished = 0
+        self._offered = (start.offset, 0)  # position and number of unfinished records, to be committed
+        self._before = _since(start.offset, metadata.progress)
         self.end_offset: int | None = None  # as last heard from the broker
         self.idle_deadline_ms: int | None = None
         self.buffered_bytes = 0
@@ -100,8 +107,39 @@ class Input:
         """Whether all that the broker is known to have was fetched. Not before the broker was asked."""
         return self.end_offset is not None and self.fetched >= self.end_offset
 
+    @property
+    def moved(self) -> bool:
+        """Whether records were finished, or only passed, since the last commit."""
+        return self._position != self.committed or len(self.unfinished) != self._committed_unfinished
+
+    @property
+    def low_water(self) -> int:
+        """The offset below which everything is done."""
+        first = next(iter(self.unfinished), None)
+        return self._position if first is None else first
+
     def offset_to_commit(self, stream_times: Mapping[str, int]) -> OffsetAndMetadata:
-        return OffsetAndMetadata(self._position, encode_metadata(Metadata(self.partition_time, stream_times)))
+        """The low-water mark, and what else is known."""
+        progress = self._progress()
+        self._offered = self._position, len(self.unfinished)
+        metadata = Metadata(self.partition_time, stream_times, progress)
+        return OffsetAndMetadata(self.low_water if progress is None else progress.first, encode_metadata(metadata))
+
+    def settle(self) -> None:
+        """What was to be committed is."""
+        self.committed, self._committed_unfinished = self._offered
+
+    def _progress(self) -> Progress | None:
+        """Which records are done beyond the low-water mark, by this run of the task or one before it."""
+        position, before = self._position, self._before
+        if before is not None and position >= before.until:
+            before = self._before = None
+        if before is None and not self.unfinished:
+            return None
+        left = () if before is None else tuple(offset for offset in before.unfinished if offset >= position)
+        unfinished = (*self.unfinished, *left)
+        until = position if before is None else before.until
+        return Progress(unfinished[0] if unfinished else position, until, unfinished)
 
     def enqueue(self, batch: FetchedBatch) -> None:
         """Append a batch; batches come in offset order."""
@@ -266,6 +304,8 @@ class Input:
         while self._waiting:
             batch = self._current = self._waiting.popleft()
             self._records = [record for record in batch.records() if record.offset >= self._position]
+            if self._before is not None:
+                self._records = _not_done(self._records, self._before)
             self._index = 0
             if self._records:
                 return
@@ -304,15 +344,18 @@ class Input:
 
 
 class Metadata(NamedTuple):
-    """What is committed beside an offset: the partition's time, and the stream times of the task's operators."""
+    """What is committed beside an offset: the partition's time, the stream times of the task's operators, and which
+    records from the offset on are done already, if any are."""
 
     partition_time: int = NO_TIME
     stream_times: Mapping[str, int] = {}
+    progress: Progress | None = None
 
 
 def encode_metadata(metadata: Metadata) -> str:
     """As the text of a committed offset: Kafka Streams' `TopicPartitionMetadata`, version 1 if there is nothing but
-    the partition time, else version 2, whose `ProcessorMetadata` holds the operators' times by node.
+    the partition time, else version 2, whose `ProcessorMetadata` holds the operators' times by node. Version 3, which
+    Kafka Streams does not know, is version 2 and then the progress.
 
     Raises:
         TopologyError: it is more than brokers take (`offset.metadata.max.bytes`).
@@ -320,12 +363,15 @@ def encode_metadata(metadata: Metadata) -> str:
     >>> decode_metadata(encode_metadata(Metadata(1700000000000, {"count": 1600000000000}))).stream_times
     {'count': 1600000000000}
     """
-    if not metadata.stream_times:
+    if not metadata.stream_times and metadata.progress is None:
         return b64encode(_TIME.pack(1, metadata.partition_time)).decode("ascii")
-    parts = [_TIME.pack(2, metadata.partition_time), _LENGTH.pack(len(metadata.stream_times))]
+    version = 2 if metadata.progress is None else 3
+    parts = [_TIME.pack(version, metadata.partition_time), _LENGTH.pack(len(metadata.stream_times))]
     for node, ms in metadata.stream_times.items():
         name = node.encode()
         parts += (_LENGTH.pack(len(name)), name, _MS.pack(ms))
+    if metadata.progress is not None:
+        parts.append(encode_progress(metadata.progress))
     text = b64encode(b"".join(parts)).decode("ascii")
     if len(text) > MAX_METADATA_BYTES:
         raise TopologyError(
@@ -336,6 +382,15 @@ def encode_metadata(metadata: Metadata) -> str:
     return text
 
 
+def room_for_progress(nodes: Iterable[str]) -> int:
+    """How many unfinished records fit into metadata beside the stream times of these operators.
+
+    A gap takes three bytes at most, unless offsets jump by two million.
+    """
+    times = sum(_LENGTH.size + len(node.encode()) + _MS.size for node in nodes)
+    return (MAX_METADATA_BYTES // 4 * 3 - _TIME.size - _LENGTH.size - 20 - times) // 3
+
+
 def decode_metadata(text: str) -> Metadata:
     """Metadata out of the text of a committed offset; nothing known if it is not ours or Kafka Streams'."""
     try:
@@ -343,12 +398,16 @@ def decode_metadata(text: str) -> Metadata:
         version, partition_time = _TIME.unpack_from(raw)
         if version == 1:
             return Metadata(partition_time)
-        return Metadata(partition_time, _stream_times(raw)) if version == 2 else Metadata()
+        if version not in (2, 3):
+            return Metadata()
+        stream_times, end = _stream_times(raw)
+        return Metadata(partition_time, stream_times, decode_progress(raw[end:]) if version == 3 else None)
     except (Base64Error, ValueError, StructError):
         return Metadata()
 
 
-def _stream_times(raw: bytes) -> dict[str, int]:
+def _stream_times(raw: bytes) -> tuple[dict[str, int], int]:
+    """The times, and where they end."""
     at = _TIME.size
     count = _LENGTH.unpack_from(raw, at)[0]
     at += _LENGTH.size
@@ -358,4 +417,16 @@ def _stream_times(raw: bytes) -> dict[str, int]:
         at += _LENGTH.size
         times[raw[at : at + length].decode()] = _MS.unpack_from(raw, at + length)[0]
         at += length + _MS.size
-    return times
+    return times, at
+
+
+def _since(start: int, progress: Progress | None) -> Progress | None:
+    """What is known of the records from an offset on. Of a topic that was made anew since, nothing is."""
+    if progress is None or start < progress.first or start >= progress.until:
+        return None
+    return progress
+
+
+def _not_done(records: list[FetchedRecord], progress: Progress) -> list[FetchedRecord]:
+    unfinished = set(progress.unfinished)
+    return [record for record in records if record.offset >= progress.until or record.offset in unfinished]

@@ -19,26 +19,29 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
 from functools import partial
+from itertools import chain, compress, count, dropwhile
 
-from streamlib.engine.compile import Compiler
+from streamlib.engine.calls import Answer, Call, Calls
+from streamlib.engine.compile import Compiler, children_of
 from streamlib.engine.context import OpenProcessor, TaskFacts
 from streamlib.engine.cursor import END_OF_TIME, NO_TIME, Cursor, StreamTime
 from streamlib.engine.error_handling import ErrorHandling
-from streamlib.engine.inputs import CompiledSource, Input, decode_metadata
+from streamlib.engine.inputs import CompiledSource, Input, decode_metadata, room_for_progress
 from streamlib.engine.operators.lookup import table_rows
 from streamlib.engine.operators.site import OpenStore, TableRows, Work
 from streamlib.engine.outbox import Outbox
 from streamlib.engine.plan import Plan
 from streamlib.engine.punctuation import Punctuation
+from streamlib.engine.reach import finishes_at_once
 from streamlib.engine.record_cache import CacheBudget, RecordCache
 from streamlib.errors import ProcessingError, StateStoreError, StreamsError
-from streamlib.policies import ErrorPolicies
+from streamlib.policies import DeadLetter, ErrorPolicies
 from streamlib.records import FetchedBatch, OffsetAndMetadata, OutRecord, TaskId, TopicPartition
 from streamlib.state.backend import Backend
 from streamlib.state.overlay import DEFAULT_MAX_VALUE_BYTES
 from streamlib.state.segments import Segments
 from streamlib.state.stores import open_overlay, open_rows, restored_rows
-from streamlib.topology.nodes import StoreSpec
+from streamlib.topology.nodes import SourceNode, StoreSpec
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +51,12 @@ NEVER_WAIT = -1
 
 NOTHING_COMMITTED = -1
 """Unlike any offset."""
+
+MOST_AHEAD = 100_000
+"""So far the position may be ahead of a record whose call is pending: that many are read again after a crash."""
+
+LEAST_PENDING = 100
+"""Where fewer unfinished records fit into the metadata of a commit, commits wait for calls."""
 
 
 class Phase(Enum):
@@ -115,6 +124,7 @@ class Task:
         self._stream_times: dict[str, StreamTime] = {}
         self._processors: list[OpenProcessor] = []
         self._caches: dict[str, RecordCache] = {}  # by store, the last table first
+        self._calls: Calls | None = None  # None: no function of it is awaited
         self._queues: dict[TopicPartition, Input] = {}
         self._offered: dict[TopicPartition, OffsetAndMetadata] = {}  # by the last call of `offsets`
         self._committed_times: dict[str, int] = {}  # `_stream_times` as committed
@@ -122,22 +132,38 @@ class Task:
 
     # -- Before it runs ----------------------------------------------------------------------------------------------
 
-    def restore(self, batch: FetchedBatch) -> int:
-        """Write a batch of committed changelog records to its store, with the new position; returns how many."""
+    def restore(self, batch: FetchedBatch, *, bulk: bool = False) -> int:
+        """Write a batch of committed changelog records to its store, with the new position; returns how many.
+
+        In bulk a crash may take some back, and `settled` has to hold before the task starts.
+
+        Raises:
+            StateStoreError: a record has no key.
+        """
         assert self._phase is Phase.CREATED, f"task {self.id}: restore while {self._phase.value}"
         assert not self._stores, f"task {self.id}: restore with uncommitted writes"
         name = self.changelogs[batch.partition]
         position = self._store_positions.get(name, 0)
-        assert batch.next_offset >= position, f"{batch.partition}: restore goes back to {batch.next_offset}"
-        records = [record for record in batch.records() if record.offset >= position]
-        for record in records:
-            if record.key is None:
-                raise StateStoreError(f"{batch.partition.at(record.offset)}: a changelog record without a key")
-        rows = restored_rows(self._specs[name], records, partial(self.backend.get, name)) if records else {}
-        self.backend.write({name: rows}, {name: batch.next_offset})
-        self._store_positions[name] = batch.next_offset
-        self.records_restored += len(records)
-        return len(records)
+        records = dropwhile(lambda record: record.offset < position, batch.records())
+        tally = count(1)
+        changes = {}
+        if (first := next(records, None)) is not None:
+            counted = compress(chain((first,), records), tally)
+            try:
+                changes[name] = restored_rows(self._specs[name], counted, partial(self.backend.get, name))
+            except StateStoreError as error:
+                raise StateStoreError(f"{batch.partition.at(position)} or after it: {error}") from error
+        end = batch.next_offset
+        assert end >= position, f"{batch.partition}: restore goes back to {end}"
+        self.backend.load(changes, {name: end}, bulk=bulk)
+        self._store_positions[name] = end
+        restored = next(tally) - 1
+        self.records_restored += restored
+        return restored
+
+    def settled(self) -> bool:
+        """Whether what was restored in bulk is safe; it is brought to disk meanwhile, without waiting."""
+        return self.backend.settle()
 
     def positions_stored(self) -> dict[TopicPartition, int | None]:
         """For each changelog partition, the offset its store was last known to be complete up to."""
@@ -165,7 +191,8 @@ class Task:
         self._stream_times = _stream_times(committed)
         self._committed_times, self._committed_records_out = self._times(), 0
         self._processors, self._caches = [], {}
-        sources = self._compile()
+        calls = Calls(self._cursor)
+        sources = self._compile(calls)
         self._queues = {
             partition: Input(
                 partition,
@@ -175,6 +202,9 @@ class Task:
             )
             for partition in self.inputs
         }
+        self._calls = calls if calls.lines else None
+        if self._calls is not None:
+            self._follow_unfinished(self._calls)
         for partition, position in reset.items():
             if position > 0 and partition not in committed:
                 # To be committed even if nothing comes: after a crash, "latest" would be further on.
@@ -192,7 +222,22 @@ class Task:
             rows.keep_forgotten(self._cache_budget.max_bytes)
         return OpenStore(spec, overlay, rows)
 
-    def _compile(self) -> dict[str, CompiledSource]:
+    def _follow_unfinished(self, calls: Calls) -> None:
+        """Decide for each input whether it may be committed while records of it are unfinished."""
+        nodes, full_name = self._plan.nodes(self.id), self._plan.full_name
+        children, dead_letters = children_of(nodes), isinstance(self._policies.of_processing, DeadLetter)
+        calls.most_pending = min(calls.most_pending, room_for_progress(self._stream_times))
+        if calls.most_pending < LEAST_PENDING:
+            calls.most_pending = LEAST_PENDING
+            return
+        for name, node in nodes.items():
+            if isinstance(node, SourceNode) and finishes_at_once(nodes, children, name, dead_letters=dead_letters):
+                topics = {full_name(topic) for topic in node.topics}
+                for queue in self._queues.values():
+                    if queue.partition.topic in topics:
+                        queue.unfinished = calls.unfinished.setdefault(queue.partition, {})
+
+    def _compile(self, calls: Calls) -> dict[str, CompiledSource]:
         nodes = self._plan.nodes(self.id)
 
         def getter(table: str) -> TableRows:
@@ -211,6 +256,7 @@ class Task:
             self._caches,
             self._cache_budget,
             self._behind,
+            calls=calls,
         )
         sources = Compiler(nodes, self._plan.full_name, work, self._errors).compile()
         self._processors.reverse()  # nodes are compiled from the last to the first
@@ -231,7 +277,7 @@ class Task:
 
     def ready(self, now_ms: int) -> bool:
         """Whether `process` would find a record to process."""
-        if self._phase is not Phase.RUNNING:
+        if self._phase is not Phase.RUNNING or (self._calls is not None and self._room <= 0):
             return False
         try:
             return self._next(now_ms) is not None
@@ -255,11 +301,53 @@ class Task:
         with self._failing_for_good():
             while (left := max_records + before - self._cursor.records_in) > 0 and (chosen := self._next(None)):
                 queue, bound = chosen
+                if self._calls is not None and (left := min(left, self._room)) <= 0:
+                    break
                 queue.run(bound, left, expired)
                 self._punctuate_stream_time()
                 if expired is not None and expired():
                     break
         return self._cursor.records_in - before
+
+    @property
+    def _room(self) -> int:
+        """How many records may be taken before those that are awaited are too many."""
+        assert self._calls is not None
+        if any(queue.position - queue.low_water >= MOST_AHEAD for queue in self._queues.values()):
+            return 0
+        return self._calls.room
+
+    def take_calls(self) -> list[Call]:
+        """The calls of functions that are to be started now, beside the task. Each has to be finished."""
+        return [] if self._calls is None else self._calls.take()
+
+    def finish(self, call: Call, answer: Answer) -> None:
+        """Go on with what comes after a call, and with other calls that waited for this one to be ordered.
+
+        Raises:
+            ProcessingError: the call failed, or a user function raised after it.
+            SerializationError: a result cannot be encoded.
+            After an error the task can only be rolled back; the record stays unprocessed.
+        """
+        assert self._phase is Phase.RUNNING, f"task {self.id}: finish while {self._phase.value}"
+        assert self._calls is not None, f"task {self.id}: no function of it is awaited"
+        with self._failing_for_good():
+            self._calls.finish(call, answer)
+
+    @property
+    def calls_pending(self) -> int:
+        """Calls that were not finished, those that wait for their turn included."""
+        return 0 if self._calls is None else self._calls.pending
+
+    @property
+    def holds_commit(self) -> bool:
+        """Whether a commit has to wait for calls: results of their records are out already."""
+        return self._calls is not None and self._calls.holding > 0
+
+    @property
+    def may_hold_commit(self) -> bool:
+        """Whether records that are processed now may lead to calls that a commit has to wait for."""
+        return self._calls is not None and len(self._calls.unfinished) < len(self._queues)
 
     def punctuate(self, now_ms: int) -> int:
         """Call the punctuators that the wall clock has made due, each once; returns how many there were.
@@ -395,6 +483,7 @@ class Task:
         """The first half of a commit: the stores' changes, one record for each key that changed."""
         assert self._phase in (Phase.RUNNING, Phase.COMMITTING), f"task {self.id}: commit while {self._phase.value}"
         assert self._outbox.empty, f"task {self.id}: outputs have to be taken before a commit"
+        assert not self.holds_commit, f"task {self.id}: a commit has to wait for its calls"
         flushed = all(cache.empty for cache in self._caches.values())
         assert flushed, f"task {self.id}: caches have to be flushed before a commit"
         self._phase = Phase.COMMITTING
@@ -408,15 +497,20 @@ class Task:
         """The offset of the next record to process, for each input."""
         return {partition: queue.position for partition, queue in self._queues.items()}
 
+    def low_water_marks(self) -> dict[TopicPartition, int]:
+        """For each input the offset below which everything is done: once committed, nothing below is read again."""
+        return {partition: queue.low_water for partition, queue in self._queues.items()}
+
     def offsets(self) -> dict[TopicPartition, OffsetAndMetadata]:
-        """Positions that moved since the last commit, past dropped records and control markers too.
+        """Positions that moved since the last commit, past dropped records and control markers too. Where calls are
+        pending it is the low-water mark, with which records above it are unfinished.
 
         If none did, but a punctuator has changed something, one position as it is: without offsets nobody would refuse
         what a zombie's punctuators write.
         """
         assert self._phase is not Phase.FAILED, f"task {self.id}: a failed task commits nothing"
         times = self._times()
-        moved = [queue for queue in self._queues.values() if queue.position != queue.committed]
+        moved = [queue for queue in self._queues.values() if queue.moved]
         if any(times.get(node, NO_TIME) < ms for node, ms in self._committed_times.items()):
             moved = list(self._queues.values())  # a time went back, and of what inputs tell the highest counts
         if not moved and self._changed_by_itself:
@@ -449,8 +543,8 @@ class Task:
             store.overlay.clear()
             for start, end_key in store.rows.expired():
                 self.backend.delete_range(name, start, end_key)
-        for partition, offered in self._offered.items():
-            self._queues[partition].committed = offered.offset
+        for partition in self._offered:
+            self._queues[partition].settle()
         self._offered = {}
         self._committed_times, self._committed_records_out = self._times(), self._outbox.records_out
         self._cursor.commit_requested = False
@@ -464,7 +558,7 @@ class Task:
     @property
     def dirty(self) -> bool:
         """Whether a commit would have something to say."""
-        return any(queue.position != queue.committed for queue in self._queues.values()) or self._changed_by_itself
+        return any(queue.moved for queue in self._queues.values()) or self._changed_by_itself
 
     @property
     def commit_requested(self) -> bool:
@@ -492,6 +586,7 @@ class Task:
         self._queues = {}
         self._offered = {}
         self._stream_times = {}
+        self._calls = None
         self._committed_times, self._committed_records_out = {}, 0
         self._punctuation = Punctuation(self._cursor, self._now_ms)
         self._phase = Phase.CREATED
@@ -517,6 +612,7 @@ class Task:
             _close_all(processors)
         finally:
             self._queues = {}
+            self._calls = None
             self._outbox = Outbox({})
             self._stores = {}
             self.backend.close()
@@ -527,6 +623,12 @@ class Task:
             cache.drop()
 
     # -- Counters ----------------------------------------------------------------------------------------------------
+
+    @property
+    def record_in_process(self) -> tuple[TopicPartition, int, bytes | None] | None:
+        """Its partition, offset and key; after it, the last one's. None in a punctuator. Any thread may ask."""
+        partition, record = self._cursor.partition, self._cursor.record
+        return None if partition is None or record is None else (partition, record.offset, record.key)
 
     @property
     def records_in(self) -> int:

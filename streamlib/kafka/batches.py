@@ -293,9 +293,13 @@ def _corrupt(partition: TopicPartition, offset: int, detail: str) -> KafkaError:
 
 
 def _is_abort_marker(raw: memoryview) -> bool:
-    """A control record's key is a version and a type, 0 = abort, 1 = commit (KIP-98)."""
-    marker: Any = next(iter(DefaultRecordBatch(raw)))
-    return bool(marker.key[2:4] == _ABORT_MARKER)
+    """A control record's key is a version and a type, 0 = abort, 1 = commit (KIP-98).
+
+    Compaction may leave a batch without its marker, once nothing of the transaction is left (`CompletedFetch`, too,
+    takes that for no abort).
+    """
+    marker: Any = next(iter(DefaultRecordBatch(raw)), None)
+    return marker is not None and bool(marker.key[2:4] == _ABORT_MARKER)
 
 
 def _skip(batches: list[RecordBatch], partition: TopicPartition, position: int, next_offset: int) -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Self
 
 from streamlib.config import StreamsConfig
+from streamlib.engine.plan import Plan
 from streamlib.kafka.admin import KafkaAdmin
 from streamlib.kafka.client import ClientSettings, KafkaClient
 from streamlib.kafka.fetcher import FetcherSettings, KafkaFetcher
 from streamlib.kafka.group import KafkaGroup
 from streamlib.kafka.pool import Pool
 from streamlib.kafka.producer import KafkaProducer, ProducerSettings
+from streamlib.kafka.streams_group import KafkaStreamsGroup, StreamsMember, check_supported
 from streamlib.kafka.transactions import KafkaTransactions
-from streamlib.runtime.assignor import PROTOCOL
+from streamlib.runtime.assignor import PROTOCOL, Place
 
 _UNKNOWN_TOPIC_TIMEOUT_MS = 30_000
 
@@ -31,7 +34,7 @@ class Connection:
 
         Raises:
             ConnectionFailedError: nobody answers at `bootstrap_servers`.
-            UnsupportedBrokerError: the brokers are older than 2.5.
+            UnsupportedBrokerError: the brokers are older than 2.5, or than what `group_protocol` needs.
         """
         settings = ClientSettings(
             bootstrap_servers=config.bootstrap_servers,
@@ -40,7 +43,14 @@ class Connection:
             retry_backoff_ms=config.retry_backoff_ms,
             delivery_timeout_ms=config.delivery_timeout_ms,
         )
-        return cls(config, await KafkaClient.connect(settings, pool))
+        connection = cls(config, await KafkaClient.connect(settings, pool))
+        if config.group_protocol == "streams":
+            try:
+                check_supported(connection.client)
+            except BaseException:
+                await connection.close()
+                raise
+        return connection
 
     def group(self) -> KafkaGroup:
         """This worker's membership."""
@@ -52,6 +62,16 @@ class Connection:
             session_timeout_ms=config.session_timeout_ms,
             rebalance_timeout_ms=config.max_poll_interval_ms,
             protocol=PROTOCOL,
+        )
+
+    def streams_group(self, plan: Plan, place: Place, member_id: str | None) -> KafkaStreamsGroup:
+        """This worker's membership where the brokers assign (KIP-1071); without an id, it gets a new one."""
+        return KafkaStreamsGroup(
+            self.client,
+            plan,
+            StreamsMember(member_id or str(uuid.uuid4()), place.process, place.tags),
+            session_timeout_ms=self._config.session_timeout_ms,
+            rebalance_timeout_ms=self._config.max_poll_interval_ms,
         )
 
     def admin(self) -> KafkaAdmin:

@@ -53,6 +53,7 @@ def _final(hint: str = "") -> ErrorRow:
 
 _UNKNOWN = _final("an unknown code; see https://kafka.apache.org/protocol#protocol_error_codes")
 _OVERTAKEN = "another producer with this transactional id has taken over"
+_TOPOLOGY = "the group runs another topology: use a new application_id, or stop all and run a classic worker once"
 _MEMBERSHIP = "the group has moved on without this member; it has to join again"
 
 ERROR_TABLE: Mapping[int, ErrorRow] = MappingProxyType(
@@ -137,6 +138,7 @@ ERROR_TABLE: Mapping[int, ErrorRow] = MappingProxyType(
         ErrorCode.KAFKA_STORAGE_ERROR: _again("the broker's disk failed", "metadata"),
         ErrorCode.SASL_AUTHENTICATION_FAILED: _final("check user name and password, and that the brokers know them"),
         ErrorCode.UNKNOWN_PRODUCER_ID: _final("retention removed this producer's records"),
+        ErrorCode.GROUP_ID_NOT_FOUND: _final(_MEMBERSHIP),
         ErrorCode.FENCED_LEADER_EPOCH: _again("the leader has moved, and the broker knows more than we do", "metadata"),
         ErrorCode.UNKNOWN_LEADER_EPOCH: _again("the leader has moved, and the broker has not heard of it", "metadata"),
         ErrorCode.UNSUPPORTED_COMPRESSION_TYPE: _final("choose a compression_type that the brokers know"),
@@ -153,7 +155,13 @@ ERROR_TABLE: Mapping[int, ErrorRow] = MappingProxyType(
         ErrorCode.UNKNOWN_TOPIC_ID: _again("the topic was deleted and created anew", "metadata"),
         ErrorCode.INCONSISTENT_TOPIC_ID: _again("the topic was deleted and created anew", "metadata"),
         ErrorCode.TRANSACTIONAL_ID_NOT_FOUND: _final("the coordinator has forgotten this transactional id"),
+        ErrorCode.FENCED_MEMBER_EPOCH: _final(_MEMBERSHIP),
+        ErrorCode.UNRELEASED_INSTANCE_ID: _final("another process is still a member with the same group_instance_id"),
+        ErrorCode.STALE_MEMBER_EPOCH: _final(_MEMBERSHIP),
         ErrorCode.TRANSACTION_ABORTABLE: _final("the transaction has to be aborted"),
+        ErrorCode.STREAMS_INVALID_TOPOLOGY: _final(_TOPOLOGY),
+        ErrorCode.STREAMS_INVALID_TOPOLOGY_EPOCH: _final(_TOPOLOGY),
+        ErrorCode.STREAMS_TOPOLOGY_FENCED: _final(_TOPOLOGY),
     }
 )
 """Every code of `ErrorCode`, with what to do about it."""

@@ -1,6 +1,6 @@
 """From what members say when they join to what the leader tells them.
 
-The group speaks of partitions, `engine/assignment.py` decides about tasks; this is the way between the two.
+The group speaks of partitions, `engine/assignment/` decides about tasks; this is the way between the two.
 """
 
 from __future__ import annotations

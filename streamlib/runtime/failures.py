@@ -72,8 +72,13 @@ ACTIONS: dict[ErrorCode, Action] = {
     ErrorCode.UNKNOWN_MEMBER_ID: Action.MIGRATED,
     ErrorCode.REBALANCE_IN_PROGRESS: Action.MIGRATED,
     ErrorCode.MEMBER_ID_REQUIRED: Action.MIGRATED,
+    # The same in a streams group, where a member has an epoch of its own (KIP-1071).
+    ErrorCode.FENCED_MEMBER_EPOCH: Action.MIGRATED,
+    ErrorCode.STALE_MEMBER_EPOCH: Action.MIGRATED,
+    ErrorCode.GROUP_ID_NOT_FOUND: Action.MIGRATED,
     # Another process runs with our group_instance_id; going on would only throw it out in turn.
     ErrorCode.FENCED_INSTANCE_ID: Action.FATAL,
+    ErrorCode.UNRELEASED_INSTANCE_ID: Action.FATAL,
     # Configuration, rights, data, or a broker that is too old.
     ErrorCode.NONE: Action.FATAL,
     ErrorCode.UNKNOWN_TOPIC_OR_PARTITION: Action.FATAL,
@@ -106,6 +111,9 @@ ACTIONS: dict[ErrorCode, Action] = {
     ErrorCode.INVALID_RECORD: Action.FATAL,
     ErrorCode.UNKNOWN_TOPIC_ID: Action.FATAL,
     ErrorCode.INCONSISTENT_TOPIC_ID: Action.FATAL,
+    ErrorCode.STREAMS_INVALID_TOPOLOGY: Action.FATAL,
+    ErrorCode.STREAMS_INVALID_TOPOLOGY_EPOCH: Action.FATAL,
+    ErrorCode.STREAMS_TOPOLOGY_FENCED: Action.FATAL,
 }
 
 

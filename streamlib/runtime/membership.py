@@ -33,7 +33,7 @@ from streamlib.errors import ErrorCode, KafkaError
 from streamlib.records import GroupMetadata, TopicPartition
 from streamlib.runtime.assignor import Instructions, instructions_of
 from streamlib.runtime.complaints import Complaints
-from streamlib.runtime.ports import Assignment, Clock, Group, MemberSubscription, Subscription
+from streamlib.runtime.ports import Assignment, Beat, Clock, Group, MemberSubscription, Subscription
 from streamlib.runtime.wakeup import Wakeup
 
 log = logging.getLogger(__name__)
@@ -157,6 +157,11 @@ class Membership:
         self.last_rebalance: Rebalance | None = None
 
     @property
+    def has_event(self) -> bool:
+        """Whether the worker has still to act on something."""
+        return self._event is not None
+
+    @property
     def alone(self) -> bool:
         """Whether there is nobody else in the group, as far as is known."""
         return len(self._members) <= 1
@@ -171,6 +176,18 @@ class Membership:
     def settled(self) -> bool:
         """Whether the generation is known to be current: no join or sync is under way and nothing was lost."""
         return self.state is State.STABLE and not self._rejoin and not self._lost
+
+    @property
+    def beat(self) -> Beat | None:
+        """What a stand-in has to say to keep this member alive; None if it is not in the group. Any thread may ask.
+
+        A join under way may have been answered while the loop did not turn: then the next generation has begun.
+        """
+        generation, member_id = self.metadata.generation, self._member_id
+        if generation < 0 or not member_id or self.state is State.LEFT:
+            return None
+        joining = self.state is State.JOINING
+        return Beat(member_id, (generation, generation + 1) if joining else (generation,))
 
     def take_event(self) -> Event | None:
         """What the worker has to act on, once. After an `Assigned` its partitions count as held."""
@@ -189,7 +206,8 @@ class Membership:
         if not gone:
             return
         self.held -= gone
-        self._join_again()
+        if self.held or not self._leaving:  # otherwise the others hear of it by our leaving
+            self._join_again()
 
     def hand_over(self) -> None:
         """Ask the others to take over: tasks are held until they can, the worker leaves when it has none."""
@@ -206,6 +224,11 @@ class Membership:
         self._event = None
         self._lost = False
         self._join_again()
+
+    def gave_up(self, reason: str) -> None:
+        """This member was made to leave while it was held up: it joins again as another."""
+        self._member_id = ""
+        self.lose(reason)
 
     def lose(self, reason: str) -> None:
         """The group refused a commit as not ours: everything held is void."""
@@ -273,7 +296,7 @@ class Membership:
         if self._over():
             return  # while the join was under way
         self._member_id = result.member_id
-        if self._went_by(result.generation):
+        if result.consecutive and self._went_by(result.generation):
             self.lose(f"generations up to {result.generation} passed without this member")
             return
         self._generation = self._joined_generation = result.generation
@@ -321,10 +344,10 @@ class Membership:
         match error.code:
             case ErrorCode.REBALANCE_IN_PROGRESS:
                 self._rejoin = True
-            case ErrorCode.UNKNOWN_MEMBER_ID:
+            case ErrorCode.UNKNOWN_MEMBER_ID | ErrorCode.GROUP_ID_NOT_FOUND:
                 self._member_id = ""
                 self.lose("the session expired")
-            case ErrorCode.ILLEGAL_GENERATION:
+            case ErrorCode.ILLEGAL_GENERATION | ErrorCode.FENCED_MEMBER_EPOCH:
                 self.lose("the group is in a later generation")
             case code if code in _NO_COORDINATOR:
                 # It may be gone for long; what we hold stays held until it says otherwise.

@@ -68,17 +68,22 @@ class JoinResult(msgspec.Struct, frozen=True):
     """The outcome of a completed join. `members` is empty unless this member has to assign the partitions.
 
     A static leader that came back is told to keep the assignment (`leads` is false then, KIP-814).
+    `consecutive`: every member has every generation, so one that this member did not see means that it was thrown out.
     """
 
     generation: int
     member_id: str
     leads: bool
     members: tuple[MemberSubscription, ...] = ()
+    consecutive: bool = True
 
 
 class Group(Protocol):
-    """One member's conversation with its group coordinator (classic protocol). One call at a time, except
-    `heartbeat`, `commit_offsets` and `fetch_offsets`, which may run beside a pending `join` or `sync`.
+    """One member's conversation with its group coordinator, in the words of the classic protocol. One call at a time,
+    except `heartbeat`, `commit_offsets` and `fetch_offsets`, which may run beside a pending `join` or `sync`.
+
+    In a streams group (KIP-1071) the coordinator assigns: a generation is the member's own epoch, nobody leads, `sync`
+    returns what was said last.
 
     Raises `KafkaError` with the broker's code: `UNKNOWN_MEMBER_ID`, `ILLEGAL_GENERATION`, `FENCED_INSTANCE_ID`,
     `REBALANCE_IN_PROGRESS` are the caller's to decide on.
@@ -113,6 +118,45 @@ class Group(Protocol):
 
     async def close(self) -> None:
         """Drop the connections; does not leave the group."""
+        ...
+
+
+class Beat(msgspec.Struct, frozen=True):
+    """To be said now: that the member is alive. With two generations, the second if the first has just passed."""
+
+    member_id: str
+    generations: tuple[int, ...]
+
+
+class Leave(msgspec.Struct, frozen=True):
+    """To be said now: that the member leaves."""
+
+    member_id: str
+
+
+class LoopWatch(Protocol):
+    """Knows whether a worker's event loop turns, and what is to be said to the group if not. For another thread."""
+
+    @property
+    def look_every_ms(self) -> float: ...
+
+    def look(self, awake_ms: float) -> Beat | Leave | None:
+        """What there is to say; None almost always. `awake_ms`: since the last look, as far as the process ran."""
+        ...
+
+
+class StandIn(Protocol):
+    """Says to the group what the worker's own event loop cannot while a function holds it.
+
+    The one thing that runs in a thread of its own. It asks the watch at intervals, and does what that says.
+    """
+
+    def start(self, watch: LoopWatch) -> None:
+        """Begin to look."""
+        ...
+
+    async def close(self) -> None:
+        """End the thread."""
         ...
 
 

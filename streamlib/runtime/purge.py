@@ -26,9 +26,9 @@ class Purger:
         self._consumed: dict[TopicPartition, int] = {}  # not purged yet
 
     def committed(self, tasks: Iterable[Task]) -> None:
-        """Right after a commit, when positions are committed offsets: nobody reads what is below them again."""
+        """Right after a commit, when low-water marks are committed offsets: nobody reads what is below them again."""
         for task in tasks:
-            for partition, position in task.positions().items():
+            for partition, position in task.low_water_marks().items():
                 if partition.topic in self._topics:
                     self._consumed[partition] = position
 

@@ -82,6 +82,7 @@ class TaskSet:
         self._resets: dict[TopicPartition, int] = {}
         self._era = 0  # moves on with each roll-back: what was asked for before is void
         self.running: dict[TaskId, Task] = {}
+        self.records_restored = 0  # for tasks to run; what standbys have followed is not among it
 
     @property
     def ids(self) -> frozenset[TaskId]:
@@ -127,7 +128,7 @@ class TaskSet:
         for task_id in task_ids:
             self._locked_standbys.discard(task_id)
             if task := self._standbys.pop(task_id, None):
-                self._restorer.forget(task_id)
+                self._restorer.forget(task_id, "promoted")
                 self._opening[task_id] = task
                 promoted.append(task)
             else:
@@ -175,7 +176,6 @@ class TaskSet:
         bounds = await self._restorer.bounds(tasks)
         for task in tasks:
             if self._standbys.get(task.id) is task:  # not promoted or closed while we asked
-                self._restorer.forget(task.id)  # asked twice
                 self._restorer.follow(task, bounds)
 
     def drop_standbys(self, task_ids: Iterable[TaskId]) -> None:
@@ -241,6 +241,7 @@ class TaskSet:
             self.running[task.id] = self._opening.pop(task.id)
             self._ports.fetcher.add(point.positions())
             started.append(task)
+            self.records_restored += restoration.restored
             log.info("task %s runs; %d records restored", task.id, restoration.restored)
         return started
 

@@ -1,4 +1,4 @@
-"""Topics that a pattern takes in may come and go while the application runs."""
+"""Topics that a pattern takes in may come and go while the application runs, and all may get more partitions."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Iterable
 
 import anyio
 
-from streamlib.engine.plan import Plan, make_plan
+from streamlib.engine.plan import Plan, make_plan, sink_topics, source_topics
 from streamlib.errors import KafkaError, TopologyError
+from streamlib.records import TopicPartition
 from streamlib.runtime.ports import Admin
 from streamlib.runtime.wakeup import Wakeup
 
@@ -18,9 +19,11 @@ LOOKS_TO_BELIEVE = 3
 
 
 class TopicWatch:
-    """Looks from time to time whether the patterns of a topology match other topics than the plan knows of.
+    """Looks from time to time whether the topics are still those that the plan was made for.
 
-    `outdated` then turns true and `on_change` is set: the worker ends, and begins again with a new plan.
+    `outdated` then turns true and `on_change` is set: the worker ends, and begins again with a new plan. Where tasks
+    have stores, that stops the application if partitions were added, because its changelogs do not fit any more
+    (as in Kafka Streams' `InternalTopicManager`).
     """
 
     def __init__(self, plan: Plan, admin: Admin, interval_ms: int, on_change: Wakeup) -> None:
@@ -28,12 +31,13 @@ class TopicWatch:
         self._admin = admin
         self._interval_ms = interval_ms
         self._on_change = on_change
+        self._named = {*source_topics(plan.topology), *sink_topics(plan.topology)}
         self._missing = 0  # looks in a row that did not find all topics of the plan
         self.outdated = False
 
-    def assigned(self, topics: Iterable[str]) -> bool:
-        """Whether these topics are none of the plan's: the leader of the group knows of more than we do."""
-        self.outdated = self.outdated or not self._plan.topics.issuperset(topics)
+    def assigned(self, partitions: Iterable[TopicPartition]) -> bool:
+        """Whether the plan does not know of some of these: the leader of the group knows of more than we do."""
+        self.outdated = self.outdated or any(map(self._is_new, partitions))
         return self.outdated
 
     async def run(self) -> None:
@@ -41,15 +45,31 @@ class TopicWatch:
         while not self.outdated:
             await anyio.sleep(self._interval_ms / 1000)
             try:
-                counts = await self._admin.topics()
-                found = make_plan(self._plan.topology, self._plan.application_id, counts).topics
+                found = make_plan(self._plan.topology, self._plan.application_id, await self._counts())
             except (KafkaError, TopologyError) as error:
-                log.warning("cannot look for topics that match: %s", error)
+                log.warning("cannot look whether topics have changed: %s", error)
                 continue
-            if self._differs(found):
-                log.info("topics that match have changed: %s", ", ".join(sorted(found ^ self._plan.topics)))
+            grown = [topic for topic in self._named if self._has_grown(topic, found)]
+            if grown or self._differs(found.topics):
+                changed = sorted({*grown, *(found.topics ^ self._plan.topics)})
+                log.warning("topics have changed, or have more partitions: %s", ", ".join(changed))
                 self.outdated = True
                 self._on_change.set()
+
+    def _is_new(self, partition: TopicPartition) -> bool:
+        """A topic that nobody named is another topology's, which no new plan changes; the worker refuses it."""
+        if partition.topic not in self._plan.topics:
+            return self._plan.has_patterns
+        return partition.partition >= self._plan.partition_counts[partition.topic]
+
+    async def _counts(self) -> dict[str, int]:
+        named = await self._admin.partition_counts(self._named)
+        return {**await self._admin.topics(), **named} if self._plan.has_patterns else named
+
+    def _has_grown(self, topic: str, found: Plan) -> bool:
+        """A count that is lower is that of a broker that does not know all yet."""
+        before = self._plan.partition_counts.get(topic, 0)
+        return 0 < before < found.partition_counts.get(topic, 0)
 
     def _differs(self, found: frozenset[str]) -> bool:
         """A topic that is there is there. One that is missing may only be unknown to the broker that was asked."""

@@ -14,14 +14,16 @@ from streamlib.engine.operators.site import OpenStore
 from streamlib.engine.plan import Plan, dead_letter_topics, make_plan, sink_topics, source_patterns, source_topics
 from streamlib.engine.record_cache import CacheBudget
 from streamlib.engine.task import Task
-from streamlib.errors import TopologyError
+from streamlib.errors import ConfigError, TopologyError
 from streamlib.records import TaskId
+from streamlib.restore_listener import RestoreListener
 from streamlib.runtime.assignor import Assignor, Place, introduction
 from streamlib.runtime.global_stores import GlobalStores
 from streamlib.runtime.membership import Membership, MembershipSettings
-from streamlib.runtime.ports import Admin, Clock, Fetcher, Group, Producer, StateDirectory, TopicSpec
+from streamlib.runtime.ports import Admin, Clock, Fetcher, Group, Producer, StandIn, StateDirectory, TopicSpec
 from streamlib.runtime.purge import Purger
 from streamlib.runtime.restore import Restorer
+from streamlib.runtime.slow_functions import SlowFunctions
 from streamlib.runtime.tasks import TaskFactory, TaskPorts, TaskSet
 from streamlib.runtime.topic_watch import TopicWatch
 from streamlib.runtime.transaction import AtLeastOnce, Committer, ExactlyOnce
@@ -36,6 +38,7 @@ class Adapters(Protocol):
     """Makes the ports of one worker. `Connection` makes those of a real cluster; tests wrap it to break things."""
 
     def group(self) -> Group: ...
+    def streams_group(self, plan: Plan, place: Place, member_id: str | None) -> Group: ...
     def admin(self) -> Admin: ...
     def producer(self, transactional_id: str | None) -> Producer: ...
     def fetcher(self) -> Fetcher: ...
@@ -91,18 +94,27 @@ async def _counts_of(topics: set[str], admin: Admin) -> dict[str, int]:
 
 
 def build_worker(
-    plan: Plan, config: StreamsConfig, adapters: Adapters, directory: StateDirectory, clock: Clock, host: str = ""
+    plan: Plan,
+    config: StreamsConfig,
+    adapters: Adapters,
+    directory: StateDirectory,
+    clock: Clock,
+    host: str = "",
+    stand_in: StandIn | None = None,
+    restore_listener: RestoreListener | None = None,
 ) -> Worker:
-    """Wire one worker; `host` names the machine it runs on."""
+    """Wire one worker; `host` names the machine it runs on. A `stand_in` beats while functions hold its event loop."""
     wakeup = Wakeup()
-    group, admin, fetcher = adapters.group(), adapters.admin(), adapters.fetcher()
+    place = Place(directory.process, host, config.client_tags)
+    group = build_group(plan, config, adapters, place, directory.identity)
+    admin, fetcher = adapters.admin(), adapters.fetcher()
     settings = MembershipSettings(
         group_id=config.application_id,
         topics=tuple(sorted(plan.topics)),
         instance_id=config.group_instance_id,
         heartbeat_interval_ms=config.heartbeat_interval_ms,
     )
-    restorer = Restorer(adapters.fetcher(), admin, clock, on_done=wakeup)
+    restorer = Restorer(adapters.fetcher(), admin, clock, wakeup, restore_listener)
     ports = TaskPorts(group, admin, fetcher, directory, clock)
     global_state = open_global_state(plan, config, directory, clock)
     global_stores = None if global_state is None else GlobalStores(global_state, adapters.fetcher(), admin, clock)
@@ -114,7 +126,6 @@ def build_worker(
         max_warmup_replicas=config.max_warmup_replicas,
         rack_tags=config.rack_aware_assignment_tags,
     )
-    place = Place(directory.process, host, config.client_tags)
     membership = Membership(
         group, clock, settings, Assignor(plan, admin, policy), introduction(plan, place, tasks.positions), wakeup
     )
@@ -133,6 +144,7 @@ def build_worker(
             purger=Purger(plan, admin, config.repartition_purge_interval_ms),
             topic_watch=TopicWatch(plan, admin, config.metadata_max_age_ms, wakeup),
             wakeup=wakeup,
+            slow_functions=SlowFunctions(plan, config, membership, stand_in),
             global_stores=global_stores,
         )
     )
@@ -144,6 +156,25 @@ def open_global_state(plan: Plan, config: StreamsConfig, directory: StateDirecto
         return None
     backend = directory.open_global(plan.global_stores)
     return GlobalState(plan, backend, now_ms=clock.now_ms, policies=config.error_policies)
+
+
+def build_group(plan: Plan, config: StreamsConfig, adapters: Adapters, place: Place, identity: str) -> Group:
+    """The one place where `group_protocol` decides.
+
+    Raises:
+        ConfigError: the topology reads topics by a pattern, which streams groups cannot yet.
+    """
+    if config.group_protocol == "classic":
+        return adapters.group()
+    if plan.has_patterns:
+        raise ConfigError(
+            "group_protocol='streams' does not go with topics that are found by a pattern, the brokers do not take "
+            "them yet: name the topics, or use group_protocol='classic'"
+        )
+    # A worker that comes back is known again, and gets its tasks at once. The coordinator does not tell it from its
+    # earlier life, and takes the offsets of both: the transactional ids, which have the same name, keep that one out.
+    known_again = config.processing_guarantee == "exactly_once_v2"
+    return adapters.streams_group(plan, place, identity if known_again else None)
 
 
 def build_committer(

@@ -5,20 +5,23 @@ Everything that changes a task happens in one loop, in this order, so that no lo
     membership event   close what was revoked (after a commit), take on what was assigned, follow standbys
     restored tasks     start
     fetched batches    into the tasks
+    answers            of functions that are awaited, each with what comes after it
     punctuators        that the clock has made due, each once
     a slice of work    oldest record first, at most `SLICE_MS`
+    calls              of functions that are awaited: begun, they go on beside the loop
     commit             when nothing is left to do (latency), or by interval or bytes (throughput)
     outputs            else to the producer, inside the open transaction
 
-Beside the loop run: the membership (heartbeats), the restorer, the purger, the watch on the fetcher, and the opening
-of tasks.
+Beside the loop run: the membership (heartbeats), the restorer, the purger, the watch on the fetcher, the opening of
+tasks, and the calls.
 They never touch a running task; what they find or fail with is looked at in the loop.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+import math
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import anyio
 import anyio.abc
@@ -31,6 +34,7 @@ from streamlib.engine.plan import Plan
 from streamlib.engine.task import Task
 from streamlib.errors import ErrorCode, KafkaError, StreamsError, TaskMigratedError, TopologyError
 from streamlib.records import TaskId, TopicPartition
+from streamlib.runtime.calls import CallsUnderWay
 from streamlib.runtime.complaints import Complaints
 from streamlib.runtime.failures import Action, decide
 from streamlib.runtime.global_stores import GlobalStores
@@ -38,6 +42,7 @@ from streamlib.runtime.membership import Assigned, Lost, Membership, Rebalance
 from streamlib.runtime.ports import Admin, Clock, Fetcher
 from streamlib.runtime.purge import Purger
 from streamlib.runtime.restore import Restorer
+from streamlib.runtime.slow_functions import SlowFunctions
 from streamlib.runtime.tasks import TaskSet
 from streamlib.runtime.topic_watch import TopicWatch
 from streamlib.runtime.transaction import Committer
@@ -48,7 +53,10 @@ log = logging.getLogger(__name__)
 SLICE_MS = 10
 SLICE_RECORDS = 1_000
 TAKE_BYTES = 4 << 20
+LONG_SLICE_MS = 250  # a slice that has taken so long ends before every task had its turn
+LATE_OUTPUTS_MS = 600_000  # for so long after a slow function, outputs wait for the commit
 LOCK_RETRY_MS = 100
+CALLS_COMMIT_MS = 10  # while calls are under way, commits are at least so far apart
 FIRST_BACKOFF_MS = 50
 LONGEST_BACKOFF_MS = 5_000
 MOST_LOSSES = 3
@@ -61,7 +69,8 @@ LAST_ABORT_MS = 5_000  # the broker aborts by itself what it does not hear of
 class WorkerStatus(msgspec.Struct, frozen=True):
     """What a worker is doing, for people to look at. Counts are since its start.
 
-    `standbys` and `restoring` say for each task how many changelog offsets it is behind.
+    `standbys` and `restoring` say for each task how many changelog offsets it is behind. `calls_in_flight` are calls of
+    functions that are awaited, `commits_held` the commits that had to wait for such calls.
     """
 
     tasks: tuple[str, ...]
@@ -75,6 +84,8 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     rebalances: int
     last_rebalance: Rebalance | None
     lag: int
+    calls_in_flight: int = 0
+    commits_held: int = 0
 
 
 class WorkerParts(msgspec.Struct, frozen=True):
@@ -92,6 +103,7 @@ class WorkerParts(msgspec.Struct, frozen=True):
     purger: Purger
     topic_watch: TopicWatch
     wakeup: Wakeup
+    slow_functions: SlowFunctions
     global_stores: GlobalStores | None = None
 
 
@@ -112,6 +124,9 @@ class Worker:
         self._topic_watch = parts.topic_watch
         self._global_stores = parts.global_stores
         self._wakeup = parts.wakeup
+        self._slow_functions = parts.slow_functions
+        self._calls = CallsUnderWay(parts.wakeup, parts.config.transaction_timeout_ms / 2)
+        self._holding = False  # a commit waits for calls, and tasks that may make it wait longer are not fed
         self._room = Wakeup()  # set when the loop has taken what the fetcher had
         self._children: anyio.abc.TaskGroup | None = None
         self._failure: StreamsError | None = None
@@ -124,11 +139,14 @@ class Worker:
         self._life: anyio.CancelScope | None = None  # ends some time after `stop`, whatever still waits for a broker
         self._opened_ms = 0.0  # when the first uncommitted record was processed
         self._slowest_ms = 0.0  # the longest slice since the last commit
+        self._slice_ms = 0.0  # the last one
+        self._first: TaskId | None = None  # whose turn is next, if the last slice ended before that
+        self._late_outputs_until_ms = 0.0
         self._losses = 0  # of the membership since the last commit
         self._owed = 0  # records processed and punctuators called since the last commit
         self._backoff_ms = FIRST_BACKOFF_MS
         self._complaints = Complaints(log)
-        self._counts = dict.fromkeys(("records_in", "records_out", "restored", "commits", "redone"), 0)
+        self._counts = dict.fromkeys(("records_in", "records_out", "commits", "commits_held", "redone"), 0)
 
     @property
     def outdated(self) -> bool:
@@ -138,7 +156,8 @@ class Worker:
     @property
     def running(self) -> bool:
         """Whether the worker has an assignment and every task of it is processing."""
-        return self._membership.settled and self._tasks.running.keys() == self._target
+        settled = self._membership.settled and not self._membership.has_event
+        return settled and self._tasks.running.keys() == self._target
 
     @property
     def status(self) -> WorkerStatus:
@@ -151,12 +170,14 @@ class Worker:
             restoring={str(r.task.id): r.remaining for r in self._restorer.under_way},
             records_in=self._counts["records_in"],
             records_out=self._counts["records_out"],
-            records_restored=self._counts["restored"],
+            records_restored=self._tasks.records_restored,
             commits=self._counts["commits"],
             redone=self._counts["redone"],
             rebalances=self._membership.rebalances,
             last_rebalance=self._membership.last_rebalance,
             lag=sum(max(ends[p] - o, 0) for p, o in positions.items() if p in ends),
+            calls_in_flight=len(self._calls),
+            commits_held=self._counts["commits_held"],
         )
 
     def stop(self, *, leave: bool | None = None) -> None:
@@ -217,8 +238,8 @@ class Worker:
             children.start_soon(self._child, self._restorer.run)
             children.start_soon(self._child, self._watch_fetcher)
             children.start_soon(self._child, self._purger.run)
-            if self._plan.has_patterns:
-                children.start_soon(self._child, self._topic_watch.run)
+            children.start_soon(self._child, self._slow_functions.run)
+            children.start_soon(self._child, self._topic_watch.run)
             if self._global_stores is not None:
                 children.start_soon(self._child, self._global_stores.run)
             try:
@@ -251,6 +272,7 @@ class Worker:
         except KafkaError as error:
             log.warning("the last commit failed, its work will be redone by the next owner: %s", error)
             await self._committer.abort()
+        await self._calls.cancel()
         self._close_all()
 
     async def _hand_over(self) -> None:
@@ -269,17 +291,27 @@ class Worker:
     async def _turn(self) -> None:
         """One round of the loop."""
         self._raise_failure()
+        self._restorer.give_way(bool(self._tasks.running))
         await self._follow_membership()
-        self._start_restored()
+        self._tasks.start_restored()
         self._take_fetched()
+        self._finish_calls()
         self._process_slice()
+        if self._slow_functions.given_up is not None:
+            self._membership.gave_up(str(self._slow_functions.given_up))
+            self._lost = True
+            return  # the next turn drops the tasks
+        self._start_calls()
         idle = not self._work_waits()
-        if self._commit_due(idle):
+        if self._commit_due(idle) and not self._held_by_calls():
             await self._commit()  # outputs and changelogs leave in one request
             return
-        await self._hand_over_outputs()
+        if self._clock.monotonic_ms() >= self._late_outputs_until_ms:
+            await self._hand_over_outputs()
         if idle:
             await self._wakeup.wait(self._idle_ms())
+        elif self._slice_ms > LONG_SLICE_MS:
+            await anyio.sleep(SLICE_MS / 1000)  # requests of the others have to be written, and answers read
         else:
             await anyio.lowlevel.checkpoint()
 
@@ -288,7 +320,7 @@ class Worker:
     async def _follow_membership(self) -> None:
         match self._membership.take_event():
             case Assigned(partitions=partitions, instructions=instructions):
-                if self._plan.has_patterns and self._topic_watch.assigned({p.topic for p in partitions}):
+                if self._topic_watch.assigned(partitions):
                     return
                 self._target = self._tasks_of(partitions)
                 self._warmups = frozenset(instructions.warmup)
@@ -325,29 +357,41 @@ class Worker:
     async def _hand_back(self, revoked: Sequence[TaskId]) -> None:
         """Rule: open work of a revoked task is committed first, then it is dropped here, then the others hear of it."""
         await self._commit()
+        await self._calls.cancel(self._tasks.running[task_id] for task_id in revoked if task_id in self._tasks.running)
         demoted = [task_id for task_id in revoked if task_id in self._standby_target]
         self._follow_soon(self._tasks.demote(demoted))
         self._tasks.close([task_id for task_id in revoked if task_id not in self._standby_target])
         self._membership.release([p for task_id in revoked for p in self._plan.inputs(task_id)])
+        if self._stopping:
+            self._wakeup.set()  # nobody is to wait for an idle turn of ours
 
     async def _drop_all(self) -> None:
         """Rule: of a lost task nothing is committed."""
         self._check_pace()
+        await self._calls.cancel()
         await self._committer.abort()
         self._tasks.close(sorted(self._tasks.ids))
-        self._owed = 0
+        self._owed, self._holding = 0, False
         await self._committer.init()
         self._lost = False
         self._membership.dropped_all()
 
     def _check_pace(self) -> None:
-        """A function that holds the worker for longer than its session loses the membership each time it is tried."""
+        """A function that holds the worker for too long loses the membership each time it is tried."""
         self._losses += 1
+        if (given_up := self._slow_functions.take_given_up()) is not None:
+            if (times := max(given_up.times, self._losses)) >= MOST_LOSSES:
+                raise TaskMigratedError(
+                    f"{given_up}, longer than max_poll_interval_ms ({self._config.max_poll_interval_ms}), "
+                    f"{times} times: make the function quicker, or raise max_poll_interval_ms above that"
+                )
+            return
         if self._losses >= MOST_LOSSES and self._slowest_ms > self._config.session_timeout_ms:
             raise TaskMigratedError(
                 f"the group went on without this worker {self._losses} times, and nothing was committed in between: "
                 f"functions held it for up to {self._slowest_ms:.0f} ms at a time, longer than session_timeout_ms "
-                f"({self._config.session_timeout_ms}); make them quicker, or raise session_timeout_ms above that"
+                f"({self._config.session_timeout_ms}), and no other thread could run (a regular expression, say, holds "
+                "the interpreter); make them quicker, or raise session_timeout_ms above that"
             )
 
     def _tasks_of(self, partitions: frozenset[TopicPartition]) -> frozenset[TaskId]:
@@ -378,10 +422,6 @@ class Worker:
             self._fail(error)
         self._wakeup.set()
 
-    def _start_restored(self) -> None:
-        for task in self._tasks.start_restored():
-            self._counts["restored"] += task.records_restored
-
     # --- records ------------------------------------------------------------------------------------------------------
 
     def _take_fetched(self) -> None:
@@ -400,26 +440,59 @@ class Worker:
     def _process_slice(self) -> None:
         """Let each task that can have its turn, oldest first within a task, until the slice is over.
 
-        Punctuators run before it, on time of their own: whatever they take, records get their slice, too.
+        Punctuators run before it, on time of their own: whatever they take, records get their slice, too. After a slow
+        record the other tasks wait for the next slice, so that what is done can be committed in between.
         """
         started = self._clock.monotonic_ms()
         now_ms = self._clock.now_ms()
-        punctuated = sum(task.punctuate(now_ms) for task in self._tasks.running.values())
-        ends_ms = self._clock.monotonic_ms() + SLICE_MS
+        punctuated = sum(task.punctuate(now_ms) for task in self._fed())
+        begun_ms = self._clock.monotonic_ms()
+        ends_ms = begun_ms + SLICE_MS
         if self._owed:
             ends_ms = min(ends_ms, self._opened_ms + self._config.commit_interval_ms)
 
         def expired() -> bool:
             return self._clock.monotonic_ms() >= ends_ms
 
-        processed = 0
-        for task in list(self._tasks.running.values()):
+        processed = awaited = 0
+        tasks, self._first = self._in_turn(), None
+        for number, task in enumerate(tasks, 1):
+            pending = task.calls_pending
             processed += task.process(SLICE_RECORDS, expired)
-        if (processed or punctuated) and not self._owed:
-            self._opened_ms = started
-        self._owed += processed + punctuated
-        self._slowest_ms = max(self._slowest_ms, self._clock.monotonic_ms() - started)
+            awaited += task.calls_pending - pending
+            if self._clock.monotonic_ms() - begun_ms > LONG_SLICE_MS:
+                self._first = tasks[number % len(tasks)].id
+                break
+        self._owe(max(processed - awaited, 0) + punctuated, started)
         self._counts["records_in"] += processed
+        self._note_pace(started)
+
+    def _owe(self, work: int, since_ms: float) -> None:
+        """Note work that is to be committed."""
+        if work and not self._owed:
+            self._opened_ms = since_ms
+        self._owed += work
+
+    def _fed(self) -> Iterable[Task]:
+        """Tasks that may take records."""
+        running = self._tasks.running.values()
+        return (task for task in running if not task.may_hold_commit) if self._holding else running
+
+    def _in_turn(self) -> list[Task]:
+        tasks = list(self._fed())
+        if self._first is None:
+            return tasks
+        first = next((number for number, task in enumerate(tasks) if task.id == self._first), 0)
+        return tasks[first:] + tasks[:first]
+
+    def _note_pace(self, started_ms: float) -> None:
+        """Functions about as slow as a transaction may last must not run inside of one: for a while, outputs wait in
+        the tasks for the commit, and the transaction begins with them."""
+        now_ms = self._clock.monotonic_ms()
+        self._slice_ms = now_ms - started_ms
+        self._slowest_ms = max(self._slowest_ms, self._slice_ms)
+        if self._slice_ms > self._config.transaction_timeout_ms / 2:
+            self._late_outputs_until_ms = now_ms + LATE_OUTPUTS_MS
 
     async def _hand_over_outputs(self) -> None:
         for task in self._tasks.running.values():
@@ -441,7 +514,7 @@ class Worker:
 
     def _work_waits(self) -> bool:
         now_ms = self._clock.now_ms()
-        return any(task.ready(now_ms) for task in self._tasks.running.values()) or self._fetcher.ready
+        return self._calls.answered or any(task.ready(now_ms) for task in self._fed()) or self._fetcher.ready
 
     async def _watch_fetcher(self) -> None:
         while True:
@@ -449,22 +522,73 @@ class Worker:
             self._wakeup.set()
             await self._room.wait()
 
+    # --- functions that are awaited -----------------------------------------------------------------------------------
+
+    def _start_calls(self) -> None:
+        for task in self._tasks.running.values():
+            self._calls.start(task)
+
+    def _finish_calls(self) -> None:
+        """Go on with what has its answer by now."""
+        if not self._calls.answered:
+            return
+        started = self._clock.monotonic_ms()
+        answers = self._calls.take_answers()
+        for task, call, answer in answers:
+            task.finish(call, answer)
+        self._owe(len(answers), started)
+
+    def _held_by_calls(self) -> bool:
+        """Whether the commit that is due has to wait for calls. If so, nothing is begun that would make it wait longer.
+
+        What record caches hold back has to be out before, as it may lead to calls in turn.
+        """
+        running = self._tasks.running.values()
+        for task in running:
+            if task.may_hold_commit:
+                task.flush()
+        if not any(task.holds_commit for task in running):
+            return False
+        if not self._holding:
+            self._holding = True
+            self._counts["commits_held"] += 1
+        now_ms = self._clock.monotonic_ms()
+        if now_ms - self._opened_ms > self._config.transaction_timeout_ms / 2:
+            self._late_outputs_until_ms = now_ms + LATE_OUTPUTS_MS
+        self._start_calls()
+        return True
+
+    async def _wait_for_calls(self) -> None:
+        """Until a commit can be made; all that can hold it up has a time limit."""
+        while self._held_by_calls():
+            await self._wakeup.wait(self._config.commit_interval_ms)
+            self._finish_calls()
+
+    def _commit_spacing_ms(self) -> float:
+        """How far apart commits are when there is nothing else to do."""
+        if not len(self._calls):
+            return 0
+        if any(task.holds_commit for task in self._tasks.running.values()):
+            return self._config.commit_interval_ms
+        return min(CALLS_COMMIT_MS, self._config.commit_interval_ms)
+
     # --- commit -------------------------------------------------------------------------------------------------------
 
     def _commit_due(self, idle: bool) -> bool:
         """At once when there is nothing else to do, otherwise by interval or bytes."""
         running = self._tasks.running.values()
         age_ms = self._clock.monotonic_ms() - self._opened_ms
-        if any(task.commit_requested for task in running):
+        if self._holding or any(task.commit_requested for task in running):
             return True
         if not self._owed:
             # Only positions moved (markers, dropped data): no reader waits for that.
             return age_ms >= self._config.commit_interval_ms and any(task.offsets() for task in running)
-        if idle or age_ms >= self._config.commit_interval_ms:
+        if age_ms >= (self._commit_spacing_ms() if idle else self._config.commit_interval_ms):
             return True
         return sum(task.uncommitted_bytes for task in running) >= self._config.commit_max_bytes
 
     async def _commit(self) -> None:
+        await self._wait_for_calls()
         tasks = [task for task in self._tasks.running.values() if task.dirty]
         if tasks or self._committer.open:
             for task in tasks:
@@ -475,7 +599,7 @@ class Worker:
             self._slowest_ms, self._losses = 0.0, 0
             self._counts["commits"] += 1
             self._backoff_ms = FIRST_BACKOFF_MS
-        self._owed = 0
+        self._owed, self._holding = 0, False
         self._opened_ms = self._clock.monotonic_ms()
         assert not any(task.dirty for task in self._tasks.running.values()), "uncommitted work after a commit"
 
@@ -485,7 +609,11 @@ class Worker:
             return LOCK_RETRY_MS
         due = [task.next_punctuation_ms for task in self._tasks.running.values()]
         until_due = min((ms for ms in due if ms is not None), default=END_OF_TIME) - self._clock.now_ms()
-        return max(0, min(until_due, self._config.commit_interval_ms))
+        until_commit = self._config.commit_interval_ms
+        if self._owed and not self._holding:
+            age_ms = self._clock.monotonic_ms() - self._opened_ms
+            until_commit = max(1, math.ceil(self._commit_spacing_ms() - age_ms))
+        return max(0, min(until_due, until_commit))
 
     # --- failures -----------------------------------------------------------------------------------------------------
 
@@ -513,6 +641,7 @@ class Worker:
         if action is Action.FATAL:
             if error.code == ErrorCode.FENCED_INSTANCE_ID:
                 self._membership.lose(str(error))  # the place in the group is another process's, not ours to leave
+                raise self._fenced(error) from error
             raise error
         self._counts["redone"] += 1
         self._complaints.warn(
@@ -520,13 +649,14 @@ class Worker:
             "work since the last commit is redone (%s): %s", action.value, error,
         )  # fmt: skip
         try:
+            await self._calls.cancel()
             await self._committer.abort()
             if action is Action.MIGRATED:
                 self._membership.lose(str(error))
                 self._lost = True  # the next turn drops the tasks, or they are closed as they are
                 return
             tasks = self._tasks.roll_back()
-            self._owed = 0
+            self._owed, self._holding = 0, False
             await self._back_off()
             await self._committer.init()
             self._open_soon(tasks)
@@ -535,6 +665,14 @@ class Worker:
             self._fail(again)
             await self._back_off()
 
+    def _fenced(self, error: KafkaError) -> KafkaError:
+        return KafkaError(
+            error.code, error.api, error.where,
+            f"another process has joined with group_instance_id {self._config.group_instance_id!r}, which has to be "
+            "unique for each process: stop one of the two, or start it with another name "
+            "(STREAMLIB_GROUP_INSTANCE_ID, or --instance-id of streamlib run)",
+        )  # fmt: skip
+
     async def _back_off(self) -> None:
         await anyio.sleep(self._backoff_ms / 1000)
         self._backoff_ms = min(self._backoff_ms * 2, LONGEST_BACKOFF_MS)
@@ -542,6 +680,7 @@ class Worker:
     async def _give_up(self) -> None:
         """Close dirty what is still open: nothing is committed, nothing uncommitted reaches the disk."""
         with anyio.CancelScope(shield=True):
+            await self._calls.cancel()
             try:
                 with anyio.move_on_after(LAST_ABORT_MS / 1000):
                     await self._committer.abort()

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from streamlib.simulation.report import report
-from streamlib.simulation.scenario import FULL, SMALL, Scenario, Size, draw_scenario
+from streamlib.simulation.scenario import FULL, MOVES, SMALL, Scenario, Size, draw_scenario
 from streamlib.simulation.simulation import Outcome, Simulation
 from streamlib.simulation.workloads import WORKLOADS
 
@@ -65,6 +65,7 @@ def main(
     jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = os.cpu_count() or 1,
     trace: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the whole trace of a failing seed.")] = None,
     small: Annotated[bool, typer.Option("--small", help="Small scenarios: more of them in the same time.")] = False,
+    moves: Annotated[bool, typer.Option("--moves", help="Only joins, leaves, restarts, kills and pauses.")] = False,
     keep_going: Annotated[bool, typer.Option("--keep-going", help="Do not stop at the first that fails.")] = False,
 ) -> None:
     """Run real workers against a model of Kafka, with faults, in virtual time, and look for anything lost or twice.
@@ -74,7 +75,7 @@ def main(
     workloads = workload or list(WORKLOADS)
     if unknown := sorted(set(workloads) - WORKLOADS.keys()):
         raise typer.BadParameter(f"no workload {unknown[0]!r}; there are {', '.join(WORKLOADS)}")
-    console, size = Console(stderr=True), SMALL if small else FULL
+    console, size = Console(stderr=True), MOVES if moves else SMALL if small else FULL
     if seed is not None:
         outcome = run_seed(seed, workloads, size)
         console.print(report(outcome, trace_lines=60), markup=False, highlight=False, soft_wrap=True)
@@ -84,7 +85,7 @@ def main(
     failed = _run_many(runs, seeds, keep_going, console)
     for result in failed[:1]:
         outcome = run_seed(result.seed, workloads, size)
-        console.print(f"again with: {_again(result.seed, workload or [], small)}", markup=False, soft_wrap=True)
+        console.print(f"again with: {_again(result.seed, workload or [], small, moves)}", markup=False, soft_wrap=True)
         console.print(report(outcome, trace_lines=60), markup=False, highlight=False, soft_wrap=True)
         _write_trace(outcome, trace)
     raise typer.Exit(1 if failed else 0)
@@ -115,9 +116,10 @@ def _run_many(results: Iterable[Result], total: int, keep_going: bool, console: 
     return failed
 
 
-def _again(seed: int, chosen: Sequence[str], small: bool) -> str:
+def _again(seed: int, chosen: Sequence[str], small: bool, moves: bool) -> str:
     """The command that runs a seed again; what is drawn depends on the workloads there are to choose from."""
-    options = [f"--seed {seed}", *(f"--workload {name}" for name in chosen), *(["--small"] if small else [])]
+    sizes = [name for name, given in (("--moves", moves), ("--small", small)) if given]
+    options = [f"--seed {seed}", *(f"--workload {name}" for name in chosen), *sizes]
     return f"python -m streamlib.simulation {' '.join(options)}"
 
 

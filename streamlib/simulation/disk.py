@@ -68,6 +68,14 @@ class FolderBackend:
         assert self._open, "write to a closed backend"
         self._folder.write(changes, positions)
 
+    def load(
+        self, changes: Mapping[str, Mapping[bytes, bytes | None]], positions: Mapping[str, int], *, bulk: bool
+    ) -> None:
+        self.write(changes, positions)
+
+    def settle(self) -> bool:
+        return True
+
     def delete_range(self, store: str, start: bytes, end: bytes) -> None:
         self._folder.forget_undo()
         self._folder.content.delete_range(store, start, end)
@@ -85,17 +93,26 @@ class FolderBackend:
 
 
 class Disk:
-    """One host's disk."""
+    """A disk of one host, or of several workers that share it."""
 
-    def __init__(self, host: str) -> None:
-        self._host = host
+    def __init__(self, name: str) -> None:
+        self._name = name
         self._lives = 0
         self.folders: dict[str, Folder] = {}
 
     @property
     def identity(self) -> str:
-        """What the worker of this host is called; another one after the disk was lost."""
-        return f"{self._host}.{self._lives}" if self._lives else self._host
+        """What it is called; another one after it was lost."""
+        return self.identity_of(self._name)
+
+    def identity_of(self, worker: str) -> str:
+        """What a worker that keeps its state here is called."""
+        return f"{worker}.{self._lives}" if self._lives else worker
+
+    def copies(self, task_id: TaskId) -> dict[str, Folder]:
+        """All folders of a task by name: its own, and what was opened aside while that was locked."""
+        own = str(task_id)
+        return {name: it for name, it in self.folders.items() if name == own or name.startswith(f"{own}.aside-")}
 
     def lose(self) -> None:
         """Everything is gone."""
@@ -108,7 +125,7 @@ class Disk:
 
 
 class DiskDirectory:
-    """One process's view of its host's disk; implements `StateDirectory`."""
+    """One process's view of its disk; implements `StateDirectory`."""
 
     def __init__(self, disk: Disk, process: Process) -> None:
         self._disk = disk
@@ -116,7 +133,7 @@ class DiskDirectory:
 
     @property
     def identity(self) -> str:
-        return self._disk.identity
+        return self._disk.identity_of(self._process.name)
 
     def open(self, task_id: TaskId, stores: Sequence[StoreSpec], *, aside: bool = False) -> Backend:
         return self._open(f"{task_id}.aside-{self.identity}" if aside else str(task_id), stores)

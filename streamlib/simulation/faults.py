@@ -33,6 +33,37 @@ class Stopped(msgspec.Struct, frozen=True, tag=True):
     at_ms: float
 
 
+class Joined(msgspec.Struct, frozen=True, tag=True):
+    """The worker is added: its host has none before."""
+
+    host: str
+    at_ms: float
+
+
+class Left(msgspec.Struct, frozen=True, tag=True):
+    """Told to stop and to leave, static or not: hand over, commit, go. None: it never comes back, unless all went."""
+
+    host: str
+    at_ms: float
+    back_after_ms: float | None
+
+
+class Restarted(msgspec.Struct, frozen=True, tag=True):
+    """Told to stop without leaving, static or not: commit, close, and back before its session has expired."""
+
+    host: str
+    at_ms: float
+
+
+class Replaced(msgspec.Struct, frozen=True, tag=True):
+    """All workers in turn are stopped and started again, each when the one before runs; `fresh`: on an empty disk."""
+
+    at_ms: float
+    pause_ms: float
+    leave: bool
+    fresh: bool
+
+
 class Frozen(msgspec.Struct, frozen=True, tag=True):
     """Stop the world of one worker. Longer than its session, and it wakes up as a zombie."""
 
@@ -199,6 +230,10 @@ class FrozenAtRequest(msgspec.Struct, frozen=True, tag=True):
 TimedFault: TypeAlias = (
     Killed
     | Stopped
+    | Joined
+    | Left
+    | Restarted
+    | Replaced
     | Frozen
     | CutOff
     | DiskLost
@@ -216,6 +251,8 @@ TimedFault: TypeAlias = (
 )
 RequestFault: TypeAlias = RequestLost | ReplyLost | RequestRepeated | RequestDelayed | KilledAtRequest | FrozenAtRequest
 Fault: TypeAlias = TimedFault | RequestFault
+GracefulMove: TypeAlias = Stopped | Joined | Left | Restarted | Replaced
+"""Work moves, and nothing goes wrong: at least once, too, nothing may be repeated then."""
 
 
 class RequestJudge:
@@ -271,18 +308,20 @@ _APIS: tuple[tuple[str, int, int], ...] = (
     ("InitProducerId", 3, 4),
     ("AddPartitionsToTxn", 2, 10),
     ("AddOffsetsToTxn", 2, 10),
-    ("JoinGroup", 3, 5),
-    ("SyncGroup", 3, 4),
-    ("Heartbeat", 2, 6),
+    ("JoinGroup", 3, 8),
+    ("SyncGroup", 3, 8),
+    ("Heartbeat", 2, 16),
     ("OffsetFetch", 3, 3),
     ("OffsetCommit", 2, 6),
     ("ListOffsets", 2, 4),
     ("Fetch", 3, 20),
     ("FindCoordinator", 1, 4),
     ("Metadata", 1, 4),
+    ("LeaveGroup", 1, 2),
     ("DeleteRecords", 1, 2),
 )
-_TO_HOSTS = 0.6  # of the timed faults
+_MOVES = 0.3  # of the timed faults
+_TO_HOSTS = 0.6  # of the others
 _NEVER_REPEATED = ("Fetch", "Metadata", "FindCoordinator")
 
 
@@ -299,9 +338,37 @@ class Drawing:
         """So many faults, of all sorts."""
         return tuple(self._timed() if self._rng.random() < 0.4 else self._of_request() for _ in range(count))
 
+    def draw_moves(self, count: int) -> tuple[Fault, ...]:
+        """So many that make work move: joins, leaves, restarts, kills and pauses."""
+        return tuple(self._kill_or_pause() if self._rng.random() < 0.4 else self._move() for _ in range(count))
+
+    def _kill_or_pause(self) -> Fault:
+        rng, host, at_ms = self._rng, self._rng.choice(self._hosts), self._at_ms()
+        if rng.random() < 0.5:
+            return Killed(host, at_ms, self._down_ms())
+        return Frozen(host, at_ms, self._pause_ms())
+
+    def _move(self) -> Fault:
+        rng, host, at_ms = self._rng, self._rng.choice(self._hosts), self._at_ms()
+        match rng.choices(range(5), (3, 2, 4, 3, 2))[0]:
+            case 0:
+                return Joined(host, at_ms)
+            case 1:
+                return Stopped(host, at_ms)
+            case 2:
+                return Left(host, at_ms, None if rng.random() < 0.3 else self._down_ms())
+            case 3:
+                return Restarted(host, at_ms)
+            case _:
+                return Replaced(at_ms, round(rng.uniform(0, 1_000), 1), rng.random() < 0.6, rng.random() < 0.3)
+
+    def _at_ms(self) -> float:
+        return round(self._rng.uniform(0, self._horizon_ms), 1)
+
     def _timed(self) -> Fault:
-        rng, host = self._rng, self._rng.choice(self._hosts)
-        at_ms = round(rng.uniform(0, self._horizon_ms), 1)
+        if self._rng.random() < _MOVES:
+            return self._move()
+        rng, host, at_ms = self._rng, self._rng.choice(self._hosts), self._at_ms()
         if rng.random() < _TO_HOSTS:
             return self._to_host(host, at_ms)
         return self._to_brokers(rng.randrange(self._brokers), at_ms)

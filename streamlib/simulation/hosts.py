@@ -28,17 +28,29 @@ AGAIN_MS = 300.0
 
 
 class HostClock:
-    """A host's clocks; the wall clock may jump, the other may not."""
+    """A host's clocks; the wall clock may jump, the other may not.
 
-    def __init__(self, loop: VirtualTimeLoop) -> None:
+    Virtual time stands still while somebody works. On a slow host each look at the clock takes `slow_ms`, and the
+    process is busy for so long: a slice of work ends before all work is done, and other things happen in between.
+    """
+
+    def __init__(self, loop: VirtualTimeLoop, slow_ms: float) -> None:
         self._loop = loop
+        self._slow_ms = slow_ms
+        self._last_ms = 0.0
+        self.process: Process | None = None
         self.skew_ms = 0.0
 
     def now_ms(self) -> int:
         return int(EPOCH_MS + self._loop.time() * 1000 + self.skew_ms)
 
     def monotonic_ms(self) -> float:
-        return self._loop.time() * 1000
+        if not self._slow_ms:
+            return self._loop.time() * 1000
+        self._last_ms = max(self._last_ms, self._loop.time() * 1000) + self._slow_ms
+        if self.process is not None:
+            self.process.busy_until_s = self._last_ms / 1000
+        return self._last_ms
 
 
 class Host:
@@ -47,6 +59,8 @@ class Host:
     Args:
         network: what it is connected to.
         config: how its worker runs.
+        disk: where its worker keeps its state; others may, too.
+        slow_ms: how long a look at the clock takes.
         topology: makes what its worker runs.
         on_stop: told when a worker stopped with an error.
     """
@@ -55,20 +69,29 @@ class Host:
         self,
         network: Network,
         config: StreamsConfig,
+        disk: Disk,
+        slow_ms: float,
         topology: Callable[[], Topology],
         on_stop: Callable[[Host, BaseException], None],
     ) -> None:
         assert config.client_id is not None, "a host is called like its worker's client_id"
         self.name = config.client_id
         self.config = config
-        self.clock = HostClock(network.loop)
-        self.disk = Disk(self.name)
+        self.clock = HostClock(network.loop, slow_ms)
+        self.disk = disk
         self.process: Process | None = None
         self.worker: Worker | None = None
         self.wanted = True
         self._network = network
         self._topology = topology
         self._on_stop = on_stop
+        self._again_ms = AGAIN_MS
+        self._fresh = False  # the disk is to be empty when the worker has stopped
+
+    @property
+    def identity(self) -> str:
+        """What its worker is called."""
+        return self.disk.identity_of(self.name)
 
     @property
     def up(self) -> bool:
@@ -80,7 +103,8 @@ class Host:
         if self.up or not self.wanted:
             return
         self._network.trace.note(f"{self.name} starts")
-        process = self.process = Process(self.name)
+        self._again_ms, self._fresh = AGAIN_MS, False
+        process = self.process = self.clock.process = Process(self.name)
         self.worker = None
         self._network.loop.start(process, lambda: self._live(process))
 
@@ -94,11 +118,13 @@ class Host:
             self.process.kill()
         self.worker = None
 
-    def stop(self) -> None:
-        """SIGTERM."""
-        if self.up and self.worker is not None:
+    def stop(self, *, leave: bool | None = None, again_ms: float = AGAIN_MS, fresh: bool = False) -> None:
+        """SIGTERM, or its like: `leave` as in `Worker.stop`. It is back `again_ms` after its end, perhaps `fresh`."""
+        process, worker = self.process, self.worker
+        if process is not None and process.alive and worker is not None:
             self._network.trace.note(f"{self.name} is told to stop")
-            self.worker.stop()
+            self._again_ms, self._fresh = again_ms, fresh
+            self._network.loop.signal(process, lambda: worker.stop(leave=leave))
 
     def freeze(self) -> None:
         if self.process is not None and self.up:
@@ -114,7 +140,9 @@ class Host:
         try:
             await self._work(process)
             self._network.trace.note(f"{self.name} has stopped")
-            self.start_later(AGAIN_MS)  # unless it is not wanted any more
+            if self._fresh:
+                self.disk.lose()
+            self.start_later(self._again_ms)  # unless it is not wanted any more
         except Exception as error:
             if not process.alive:
                 return  # it was killed long ago, and is only now thrown away

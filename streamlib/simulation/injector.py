@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from streamlib.simulation.disk import Disk
 from streamlib.simulation.faults import (
     BrokerDown,
     BrokerSlow,
@@ -16,14 +17,18 @@ from streamlib.simulation.faults import (
     Fault,
     Frozen,
     FrozenAtRequest,
+    Joined,
     Killed,
     KilledAtRequest,
     LeadersMoved,
+    Left,
     MarkersSlow,
     ProducersFenced,
     RebalanceStorm,
+    Replaced,
     RequestFault,
     RequestJudge,
+    Restarted,
     Stopped,
     TimedFault,
     TransactionsExpired,
@@ -31,6 +36,10 @@ from streamlib.simulation.faults import (
 from streamlib.simulation.hosts import Host
 from streamlib.simulation.loop import Process
 from streamlib.simulation.network import Network, Verdict
+
+REPLACED_WITHIN_MS = 20_000.0
+"""A rolling replacement goes on after this long, whether or not the last one runs again."""
+LOOK_MS = 250.0
 
 
 class Injector:
@@ -86,8 +95,12 @@ class Injector:
         match fault:
             case Killed() | Stopped() | Frozen() | CutOff() | DiskLost() | DiskTailLost() | ClockJumped():
                 self._to_host(fault, self._hosts[fault.host])
+            case Joined() | Left() | Restarted():
+                self._move(fault, self._hosts[fault.host])
+            case Replaced():
+                self._replace(fault, list(self._hosts.values()))
             case ProducersFenced():
-                self._cluster.transactions.fence_all(f"{self._group_id}-{self._hosts[fault.host].disk.identity}-")
+                self._cluster.transactions.fence_all(f"{self._group_id}-{self._hosts[fault.host].identity}-")
             case BrokerDown() | BrokerSlow() | LeadersMoved() | CoordinatorsMoved() | MarkersSlow() | Compacted():
                 self._to_brokers(fault)
             case TransactionsExpired():
@@ -112,13 +125,50 @@ class Injector:
                 self._network.cut(host.name)
                 self._network.later(fault.for_ms, lambda: self._network.heal(host.name))
             case DiskLost():
-                self._kill(host, fault.down_ms)
+                self._kill_all_on(host.disk, fault.down_ms)
                 host.disk.lose()
             case DiskTailLost():
-                self._kill(host, fault.down_ms)
+                self._kill_all_on(host.disk, fault.down_ms)
                 host.disk.lose_tail(fault.writes)
             case ClockJumped():
                 host.clock.skew_ms += fault.by_ms
+
+    def _move(self, fault: Joined | Left | Restarted, host: Host) -> None:
+        match fault:
+            case Joined():
+                host.start()
+            case Left(back_after_ms=None):
+                host.wanted = not any(other.wanted for other in self._hosts.values() if other is not host)
+                host.stop(leave=True)
+            case Left(back_after_ms=float() as away_ms):
+                host.stop(leave=True, again_ms=away_ms)
+            case Restarted():
+                host.stop(leave=False)
+
+    def _replace(self, fault: Replaced, hosts: list[Host]) -> None:
+        """Stop the first of these, and go on with the others when it runs again."""
+        hosts = [host for host in hosts if host.wanted]
+        if self._over or not hosts:
+            return
+        host, before = hosts[0], hosts[0].process
+        host.stop(leave=fault.leave, fresh=fault.fresh and len(self._hosts_on(host.disk)) == 1)
+        until_ms = self._network.timers.now_ms() + REPLACED_WITHIN_MS
+
+        def look() -> None:
+            back = host.worker is not None and host.process is not before and host.worker.running
+            if back or self._network.timers.now_ms() > until_ms:
+                self._network.later(fault.pause_ms, lambda: self._replace(fault, hosts[1:]))
+            elif not self._over:
+                self._network.later(LOOK_MS, look)
+
+        look()
+
+    def _hosts_on(self, disk: Disk) -> list[Host]:
+        return [host for host in self._hosts.values() if host.disk is disk]
+
+    def _kill_all_on(self, disk: Disk, down_ms: float) -> None:
+        for host in self._hosts_on(disk):
+            self._kill(host, down_ms)
 
     def _to_brokers(
         self, fault: BrokerDown | BrokerSlow | LeadersMoved | CoordinatorsMoved | MarkersSlow | Compacted

@@ -7,6 +7,7 @@ in an order that the seed decides. So a run is a function of its seed, and hours
     a killed process                       its handles are dropped. Nothing of it runs again, no `finally` either: that
                                            is what SIGKILL means, and what cancelling its tasks would not be
     a frozen process                       its handles wait, timers too; the rest of the world goes on without it
+    a busy process                         the same until it is done (`Process.busy_until_s`): work that takes time
 
 What is ready is put in order of task creation before it is shuffled: anyio keeps tasks in sets, whose order is another
 one in each run of the interpreter.
@@ -38,6 +39,8 @@ class Process:
         self.name = name
         self.alive = True
         self.frozen = False
+        self.busy_until_s = 0.0
+        self.waits = False  # a timer is set for when it is busy no more
         self._held: list[asyncio.Handle] = []
 
     def __repr__(self) -> str:
@@ -82,14 +85,17 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
 
     # What BaseEventLoop keeps.
     _ready: deque[Any]
-    _scheduled: list[Any]
     _stopping: bool
 
     def __init__(self, rng: random.Random) -> None:
         super().__init__()
         self._now_s = 0.0
         self._rng = rng
+        self._world = Context()
+        # A heap. The numbers let timers of one moment go off in order, and keep handles from being compared.
+        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
         self._numbers = itertools.count()
+        self._timer_numbers = itertools.count()
         self._turns = 0  # since time last went on
         self._tasks: list[_Task[Any]] = []  # all there ever were: a killed one must not be collected, that would run it
         self.failures: list[str] = []
@@ -100,11 +106,27 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
         """Seconds since the loop was made."""
         return self._now_s
 
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        """Call something at a time, in seconds."""
+        handle = asyncio.TimerHandle(when, callback, args, self, context)
+        heapq.heappush(self._timers, (when, next(self._timer_numbers), handle))
+        return handle
+
+    def call_later(  # type: ignore[override]
+        self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        """Call something after so many seconds."""
+        return self.call_at(self._now_s + delay, callback, *args, context=context)
+
     def start(self, process: Process, work: Callable[[], Coroutine[Any, Any, None]]) -> asyncio.Task[None]:
         """Run `work`, and whatever it starts, as part of the process."""
-        context = copy_context()
-        context.run(_PROCESS.set, process)
-        return self.create_task(work(), context=context)
+        return self.create_task(work(), context=_context_of(process))
+
+    def signal(self, process: Process, handler: Callable[[], None]) -> None:
+        """Call something inside the process: not before it wakes up, and not at all once it has been killed."""
+        self.call_soon(handler, context=_context_of(process))
 
     def thaw(self, process: Process) -> None:
         """Let a frozen process go on."""
@@ -122,7 +144,7 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
                     with suppress(BaseException):
                         task.get_coro().close()
         self._ready.clear()
-        self._scheduled.clear()
+        self._timers.clear()
         self._tasks.clear()
         self.close()
 
@@ -142,13 +164,11 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
 
     def _run_once(self) -> None:
         """One turn: all that is ready, or else the next timer."""
-        ready, scheduled = self._ready, self._scheduled
+        ready, timers = self._ready, self._timers
         if not ready and not self._stopping:
             self._wait_for_timer()
-        while scheduled and scheduled[0]._when <= self._now_s:
-            handle = heapq.heappop(scheduled)
-            handle._scheduled = False
-            ready.append(handle)
+        while timers and timers[0][0] <= self._now_s:
+            ready.append(heapq.heappop(timers)[2])
         self._turns += 1
         if self._turns > MOST_TURNS_AT_ONCE:
             raise LivelockError(f"{MOST_TURNS_AT_ONCE} turns at {self._now_s:.3f} s and no time goes by")
@@ -160,19 +180,35 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
 
     def _run(self, handle: asyncio.Handle) -> None:
         process = handle._context.get(_PROCESS)  # type: ignore[attr-defined]
-        if process is None or (process.alive and not process.frozen):
+        if process is None:
             handle._run()
-        elif process.alive:
+        elif not process.alive:
+            return
+        elif process.frozen or process.busy_until_s > self._now_s:
             process.hold(handle)
+            self._wait_for(process)
+        else:
+            handle._run()
+
+    def _wait_for(self, process: Process) -> None:
+        if process.frozen or process.waits:
+            return
+        process.waits = True
+        self.call_at(process.busy_until_s, self._no_longer_busy, process, context=self._world)
+
+    def _no_longer_busy(self, process: Process) -> None:
+        process.waits = False
+        if process.alive and not process.frozen:
+            self.thaw(process)
 
     def _wait_for_timer(self) -> None:
-        scheduled = self._scheduled
-        while scheduled and scheduled[0]._cancelled:
-            heapq.heappop(scheduled)._scheduled = False
-        if not scheduled:
+        timers = self._timers
+        while timers and timers[0][2].cancelled():
+            heapq.heappop(timers)
+        if not timers:
             raise LivelockError(f"nothing will ever happen again after {self._now_s:.3f} s")
-        if scheduled[0]._when > self._now_s:
-            self._now_s = scheduled[0]._when
+        if timers[0][0] > self._now_s:
+            self._now_s = timers[0][0]
             self._turns = 0
 
     def _shuffled(self, turn: list[asyncio.Handle]) -> list[asyncio.Handle]:
@@ -192,6 +228,12 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
 
     def _process_events(self, event_list: Any) -> None:
         """There are no sockets."""
+
+
+def _context_of(process: Process) -> Context:
+    context = copy_context()
+    context.run(_PROCESS.set, process)
+    return context
 
 
 def _task_number(handle: asyncio.Handle) -> int:

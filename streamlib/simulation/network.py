@@ -161,6 +161,7 @@ class Connection:
 
     def _depart(self, call: _Call) -> None:
         network, verdict = self._network, call.verdict
+        network.on_request()
         network.trace.request(self.process.name, self.broker, call.request)
         if verdict.lose_request or network.cut_off(self):
             network.trace.lost(self.process.name, self.broker, call.request, "request")
@@ -229,6 +230,7 @@ class Network:
         self.timers = timers
         self.trace = Trace(timers.now_ms)
         self.judge: Judge = _Fair()
+        self.on_request: Callable[[], None] = lambda: None  # whoever looks on is called whenever one departs
         self.violations: list[str] = []
         self._rng = rng
         self._connections: dict[Connection, None] = {}

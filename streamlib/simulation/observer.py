@@ -82,10 +82,8 @@ class Observer:
         """All stores on a disk that have a changelog, also those of tasks that have moved on since."""
         for task_id in self._plan.tasks:
             specs = {spec.name: spec for spec in self._plan.stores(task_id)}
-            for name in (str(task_id), f"{task_id}.aside-{disk.identity}"):
-                if name not in disk.folders:
-                    continue
-                content = disk.folders[name].content
+            for folder in disk.copies(task_id).values():
+                content = folder.content
                 for changelog, store in self._plan.changelogs(task_id).items():
                     if specs[store].persistent:
                         position = content.positions().get(store, 0)

@@ -21,6 +21,10 @@ def _lines(outcome: Outcome, trace_lines: int) -> Iterator[str]:
         f"transaction.version {scenario.transaction_version}; {outcome.took_ms / 1000:.1f} s of virtual time; "
         f"trace {outcome.digest}"
     )
+    yield (
+        f"{scenario.num_standby_replicas} standby(s), acceptable lag {scenario.acceptable_recovery_lag}, "
+        f"{scenario.max_warmup_replicas} warm-up(s){', w0 and w1 on one disk' if scenario.shared_disk else ''}"
+    )
     yield "faults:" if scenario.faults else "no faults"
     yield from (f"  {fault}" for fault in scenario.faults)
     if outcome.ok:

@@ -8,10 +8,13 @@ from typing import Literal
 
 import msgspec
 
-from streamlib.simulation.faults import Drawing, Fault, MarkersSlow
+from streamlib.simulation.faults import Drawing, Fault, GracefulMove, MarkersSlow
+from streamlib.simulation.workloads import WORKLOADS
 
 BROKERS = 3
 _SLOW_MARKERS = 0.2  # of the scenarios: the brokers are slow with them all the time
+_AT_LEAST_ONCE = 0.4  # of the scenarios whose workload can be judged without exactly-once
+_SHARED_DISK = 0.15
 
 
 class Scenario(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,6 +29,12 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
         inputs: how many records.
         transactional_inputs: whether they come in transactions, of which some are aborted.
         poison: whether some input records cannot be decoded, and are skipped.
+        num_standby_replicas: as in `StreamsConfig`; so are the next three.
+        acceptable_recovery_lag: how many changelog offsets a store may be behind to count as caught up.
+        max_warmup_replicas: how many tasks are warmed up at once.
+        heartbeat_interval_ms: how often workers say that they are alive.
+        shared_disk: whether the first two workers keep their state in one directory.
+        slow_ms: how long a look at the clock takes on each host: a slice of work ends before all of it is done.
         horizon_ms: how long faults happen. After that there are none, and everything has to drain.
         faults: what goes wrong.
     """
@@ -39,6 +48,12 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     inputs: int = 30
     transactional_inputs: bool = False
     poison: bool = False
+    num_standby_replicas: int = 0
+    acceptable_recovery_lag: int = 10_000
+    max_warmup_replicas: int = 2
+    heartbeat_interval_ms: int = 2_000
+    shared_disk: bool = False
+    slow_ms: float = 0.0
     horizon_ms: float = 5_000.0
     faults: tuple[Fault, ...] = ()
 
@@ -46,6 +61,11 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     def hosts(self) -> tuple[str, ...]:
         """Their names."""
         return host_names(self.workers)
+
+    @property
+    def exact(self) -> bool:
+        """Whether nothing may come twice: at least once, too, it may not as long as work only moves."""
+        return self.guarantee == "exactly_once_v2" or all(isinstance(fault, GracefulMove) for fault in self.faults)
 
 
 def host_names(workers: int) -> tuple[str, ...]:
@@ -60,11 +80,14 @@ class Size(msgspec.Struct, frozen=True):
     inputs: tuple[int, int]
     faults: int
     horizons_ms: tuple[float, ...]
+    moves_only: bool = False
 
 
 FULL = Size((1, 2, 2, 2, 3), (10, 60), 8, (5_000.0, 10_000.0, 16_000.0))
 SMALL = Size((1, 2, 2), (8, 20), 4, (5_000.0,))
 """Twice as many of them in the same time."""
+MOVES = Size((2, 3, 3), (10, 40), 8, (8_000.0, 14_000.0), moves_only=True)
+"""Nothing but joins, leaves, restarts, kills and pauses of workers, which make work move."""
 
 
 def draw_scenario(seed: int, workloads: Sequence[str], size: Size = FULL) -> Scenario:
@@ -72,18 +95,34 @@ def draw_scenario(seed: int, workloads: Sequence[str], size: Size = FULL) -> Sce
     rng = random.Random(seed)
     workers = rng.choice(size.workers)
     horizon_ms = rng.choice(size.horizons_ms)
-    faults = Drawing(rng, host_names(workers), BROKERS, horizon_ms * 0.8).draw(rng.randint(0, size.faults))
-    if rng.random() < _SLOW_MARKERS:
-        faults += (MarkersSlow(0.0, horizon_ms, rng.choice([200.0, 2_000.0])),)
+    workload = rng.choice(list(workloads))
+    repeatable = WORKLOADS[workload].check_repeated is not None
     return Scenario(
         seed=seed,
-        workload=rng.choice(list(workloads)),
+        workload=workload,
         workers=workers,
+        guarantee="at_least_once" if repeatable and rng.random() < _AT_LEAST_ONCE else "exactly_once_v2",
         transaction_version=rng.choice([1, 2, 2]),
         static=rng.random() < 0.4,
         inputs=rng.randint(*size.inputs),
         transactional_inputs=rng.random() < 0.3,
         poison=rng.random() < 0.1,
+        num_standby_replicas=rng.choice([0, 0, 1, 2]),
+        acceptable_recovery_lag=rng.choice([0, 5, 5, 10_000]),
+        max_warmup_replicas=rng.choice([1, 2, 2]),
+        heartbeat_interval_ms=500,
+        shared_disk=workers > 1 and rng.random() < _SHARED_DISK,
+        slow_ms=rng.choice([0.0, 0.0, 0.0, 3.0]),
         horizon_ms=horizon_ms,
-        faults=faults,
+        faults=_draw_faults(rng, workers, horizon_ms, size),
     )
+
+
+def _draw_faults(rng: random.Random, workers: int, horizon_ms: float, size: Size) -> tuple[Fault, ...]:
+    drawing = Drawing(rng, host_names(workers), BROKERS, horizon_ms * 0.8)
+    if size.moves_only:
+        return drawing.draw_moves(rng.randint(1, size.faults))
+    faults = drawing.draw(rng.randint(0, size.faults))
+    if rng.random() < _SLOW_MARKERS:
+        faults += (MarkersSlow(0.0, horizon_ms, rng.choice([200.0, 2_000.0])),)
+    return faults

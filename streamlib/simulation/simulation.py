@@ -22,7 +22,8 @@ from streamlib.config import StreamsConfig
 from streamlib.engine.plan import Plan, make_plan
 from streamlib.errors import ErrorCode, KafkaError
 from streamlib.simulation.cluster.cluster import Cluster
-from streamlib.simulation.faults import BrokerDown, CoordinatorsMoved, Fault
+from streamlib.simulation.disk import Disk, Folder
+from streamlib.simulation.faults import BrokerDown, CoordinatorsMoved, Fault, Joined
 from streamlib.simulation.feeder import Feeder
 from streamlib.simulation.hosts import AGAIN_MS, Host
 from streamlib.simulation.injector import Injector
@@ -31,11 +32,16 @@ from streamlib.simulation.network import LoopTimers, Network, bootstrap_servers
 from streamlib.simulation.observer import Observer, records_of
 from streamlib.simulation.scenario import BROKERS, Scenario
 from streamlib.simulation.trace import Trace
+from streamlib.simulation.watch import Asked, Watch
 from streamlib.simulation.workloads.workload import Seen, Workload
 
 GROUP_ID = "app"
 DRAIN_MS = 180_000
 """How long everything may take to drain once nothing goes wrong any more: more than all timeouts in a row."""
+CALM_MS = 2_000
+"""How long nothing may move before the assignment counts as stable."""
+MOST_REBALANCES = 12
+"""So many may bring everybody back and all tasks home after the last fault, and warm up what has to be."""
 LOOK_MS = 250.0
 STOP_MS = 60_000
 MOST_FAILURES = 30
@@ -43,7 +49,6 @@ _FEEDING = 0.6  # of the time in which faults happen
 
 SETTINGS: dict[str, Any] = {
     "session_timeout_ms": 6_000,
-    "heartbeat_interval_ms": 2_000,
     "max_poll_interval_ms": 10_000,
     "transaction_timeout_ms": 8_000,
     "request_timeout_ms": 4_000,
@@ -84,9 +89,19 @@ class Simulation:
             self._cluster.topics.create(topic, partitions)
         topology = workload.topology()
         self._plan: Plan = make_plan(topology, GROUP_ID, dict(workload.topics))
+        disks = {name: Disk(name) for name in scenario.hosts}
+        if scenario.shared_disk:
+            disks[scenario.hosts[1]] = disks[scenario.hosts[0]]
         self._hosts = {
-            name: Host(self._network, self._config(name, settings or {}), lambda: topology, self._worker_failed)
-            for name in scenario.hosts
+            name: Host(
+                self._network,
+                self._config(name, settings or {}),
+                disk,
+                scenario.slow_ms,
+                lambda: topology,
+                self._worker_failed,
+            )
+            for name, disk in disks.items()
         }
         self._feeder = Feeder(
             self._cluster,
@@ -95,6 +110,9 @@ class Simulation:
             poison=scenario.poison,
         )
         self._observer = Observer(self._cluster, self._plan, GROUP_ID)
+        asked = Asked(scenario.num_standby_replicas, scenario.exact)
+        self._watch = Watch(self._cluster, self._plan, self._hosts, GROUP_ID, asked)
+        self._network.on_request = self._watch.look
         self._failures = 0
         self._errors: list[str] = []
 
@@ -119,21 +137,28 @@ class Simulation:
 
     async def _run(self) -> None:
         injector = Injector(self._scenario.faults, self._network, self._hosts, GROUP_ID)
-        for host in self._hosts.values():
-            # Those that come late make tasks move while there is work.
-            host.start_later(self._rng.uniform(0, self._rng.choice([1_000.0, self._scenario.horizon_ms / 2])))
+        self._start_hosts()
         self._schedule_inputs()
         await self._wait(self._scenario.horizon_ms)
         injector.end()
         self._network.trace.note("no more faults")
-        if not await self._drained():
-            self._errors.append(f"not drained {DRAIN_MS} ms after the last fault: {self._observer.backlog()}")
+        if not await self._settled():
             return
-        owners = dict(self._claims())
+        folders = self._folders()
         await self._stop_all()
-        self._errors += self._observer.violations
-        self._errors += self._observer.at_the_end({host.name: host.disk for host in self._hosts.values()})
-        self._errors += self._workload.check(self._seen(owners))
+        self._errors += [*self._observer.violations, *self._watch.violations]
+        disks = {host.name: host.disk for host in self._hosts.values()}
+        self._errors += self._observer.at_the_end(disks if self._scenario.exact else {})
+        check = self._workload.check if self._scenario.exact else self._workload.check_repeated
+        self._errors += check(self._seen(folders)) if check else ()
+
+    def _start_hosts(self) -> None:
+        """Those that come late make tasks move while there is work."""
+        added = {fault.host for fault in self._scenario.faults if isinstance(fault, Joined)}
+        for host in self._hosts.values():
+            delay_ms = self._rng.uniform(0, self._rng.choice([1_000.0, self._scenario.horizon_ms / 2]))
+            if host.name not in added:
+                host.start_later(delay_ms)
 
     def _schedule_inputs(self) -> None:
         """Those of prepared topics at once, before any worker; the others a few at a time."""
@@ -149,42 +174,61 @@ class Simulation:
         for group, at_ms in zip(groups, sorted(self._rng.uniform(0, span_ms) for _ in groups), strict=True):
             self._network.later(at_ms, partial(self._feeder.write, group))
 
-    async def _drained(self) -> bool:
-        """Whether everything is processed and committed before time is up."""
-        deadline_ms = self._loop.time() * 1000 + DRAIN_MS
-        while self._loop.time() * 1000 < deadline_ms:
-            if self._observer.drained() and self._all_run():
+    async def _settled(self) -> bool:
+        """Whether everything is processed and committed, and the assignment at rest, before time is up."""
+        now_ms = self._now_ms()
+        deadline_ms, calm_from_ms, first, last = now_ms + DRAIN_MS, now_ms, self._watch.generation, -1
+        while self._now_ms() < deadline_ms:
+            if not self._at_rest() or self._watch.generation != last:
+                calm_from_ms, last = self._now_ms(), self._watch.generation
+            elif self._now_ms() - calm_from_ms >= CALM_MS:
+                if last - first > MOST_REBALANCES:
+                    self._errors.append(f"{last - first} rebalances after the last fault")
                 return True
             await self._wait(LOOK_MS)
+        self._errors += self._watch.violations
+        if backlog := self._observer.backlog():
+            self._errors.append(f"not drained {DRAIN_MS} ms after the last fault: {backlog}")
+        else:
+            self._errors.append(
+                f"not at rest {DRAIN_MS} ms and {last - first} rebalances after the last fault: {self._watch.unrest()}"
+            )
         return False
 
-    def _all_run(self) -> bool:
-        """Whether all workers are back, and each task is one worker's: nobody is a zombie any more."""
-        claims = [task for task, _ in self._claims()]
-        everybody = all(host.worker and host.worker.running for host in self._hosts.values())
-        return everybody and sorted(claims) == sorted(map(str, self._plan.tasks))
+    def _at_rest(self) -> bool:
+        return self._observer.drained() and self._watch.unrest() is None
 
-    def _claims(self) -> list[tuple[str, Host]]:
-        """The tasks that workers believe to be theirs."""
-        return [(task, host) for host in self._hosts.values() if host.worker for task in host.worker.status.tasks]
+    def _folders(self) -> dict[str, Folder]:
+        """Where the tasks that run have their stores; those without any are left out."""
+        owners = {task_id: host for host in self._hosts.values() if host.worker for task_id in host.worker.status.tasks}
+        return {
+            str(task_id): folder
+            for task_id in self._plan.tasks
+            for folder in owners[str(task_id)].disk.copies(task_id).values()
+            if folder.owner is owners[str(task_id)].process
+        }
 
     async def _stop_all(self) -> None:
         for host in self._hosts.values():
             host.wanted = False
             host.stop()
-        deadline_ms = self._loop.time() * 1000 + STOP_MS
+        deadline_ms = self._now_ms() + STOP_MS
         while any(host.up for host in self._hosts.values()):
-            if self._loop.time() * 1000 > deadline_ms:
+            if self._now_ms() > deadline_ms:
                 self._errors.append("a worker that was told to stop has not stopped")
                 return
             await self._wait(LOOK_MS)
 
     async def _wait(self, ms: float) -> None:
         """Let time go by, looking on."""
-        until_ms = self._loop.time() * 1000 + ms
-        while (left_ms := until_ms - self._loop.time() * 1000) > 1e-6:
+        until_ms = self._now_ms() + ms
+        while (left_ms := until_ms - self._now_ms()) > 1e-6:
             await asyncio.sleep(min(left_ms, LOOK_MS) / 1000)
             self._observer.look()
+            self._watch.look_at_standbys()
+
+    def _now_ms(self) -> float:
+        return self._loop.time() * 1000
 
     # What workers do by themselves
 
@@ -196,7 +240,10 @@ class Simulation:
             processing_guarantee=self._scenario.guarantee,
             group_instance_id=name if self._scenario.static else None,
             on_deserialization_error="skip" if self._scenario.poison else "fail",
-            **(SETTINGS | settings),
+            num_standby_replicas=self._scenario.num_standby_replicas,
+            acceptable_recovery_lag=self._scenario.acceptable_recovery_lag,
+            max_warmup_replicas=self._scenario.max_warmup_replicas,
+            **(SETTINGS | {"heartbeat_interval_ms": self._scenario.heartbeat_interval_ms} | settings),
         )
 
     def _worker_failed(self, host: Host, error: BaseException) -> None:
@@ -207,7 +254,7 @@ class Simulation:
         if not _excusable(error, self._scenario.faults):
             self._errors.append(f"{host.name} ended: {error!r}")
 
-    def _seen(self, owners: Mapping[str, Host]) -> Seen:
+    def _seen(self, folders: Mapping[str, Folder]) -> Seen:
         """What there is at the end."""
         topics = self._cluster.topics
         inputs = {partition.topic for partition in self._feeder.written}
@@ -215,17 +262,14 @@ class Simulation:
         return Seen(
             inputs=self._feeder.written,
             outputs={partition: records_of(topics.log(partition)) for partition in outputs},
-            stores=self._stores(owners),
+            stores=self._stores(folders),
         )
 
-    def _stores(self, owners: Mapping[str, Host]) -> dict[str, dict[bytes, bytes]]:
+    def _stores(self, folders: Mapping[str, Folder]) -> dict[str, dict[bytes, bytes]]:
         """The rows of all tasks' stores, each where its last owner had it."""
         rows: dict[str, dict[bytes, bytes]] = {}
         for task_id in self._plan.tasks:
-            disk = owners[str(task_id)].disk
-            for folder in (disk.folders.get(str(task_id)), disk.folders.get(f"{task_id}.aside-{disk.identity}")):
-                if folder is None:
-                    continue
+            if folder := folders.get(str(task_id)):
                 for spec in self._plan.stores(task_id):
                     rows.setdefault(spec.name, {}).update(folder.content.scan(spec.name, None, None))
         return rows

@@ -27,6 +27,26 @@ class Backend(Protocol):
         """Apply `changes[store][key]` (None deletes) and `positions[store]` all together or not at all."""
         ...
 
+    def load(
+        self, changes: Mapping[str, Mapping[bytes, bytes | None]], positions: Mapping[str, int], *, bulk: bool
+    ) -> None:
+        """As `write`, for rows that are restored: nobody is expected to read them soon.
+
+        In bulk it is quicker, but a crash may lose it: always the latest loads, and with each its positions. After a
+        bulk load there must be no `write` before `settle` has said yes.
+        """
+        ...
+
+    def settle(self) -> bool:
+        """Whether everything that was loaded in bulk is safe by now; the first call has it brought to disk.
+
+        Does not wait: to be asked again after a moment.
+
+        Raises:
+            StateStoreError: the disk does not take it.
+        """
+        ...
+
     def delete_range(self, store: str, start: bytes, end: bytes) -> None:
         """Delete rows with `start <= key < end` that nobody will ask for again; may be lost in a crash."""
         ...

@@ -40,11 +40,10 @@ class InMemoryBackend:
         for store, changed in changes.items():
             rows = self._rows.setdefault(store, {})
             self._keep_sorted(store, rows, changed)
-            for key, value in changed.items():
-                if value is None:
-                    rows.pop(key, None)
-                else:
-                    rows[key] = value
+            rows.update(changed)  # type: ignore[arg-type]  # those without a value are taken out again
+            if None in changed.values():
+                for key in [key for key, value in changed.items() if value is None]:
+                    del rows[key]
         self._positions.update(positions)
 
     def _keep_sorted(self, store: str, rows: Mapping[bytes, bytes], changed: Mapping[bytes, bytes | None]) -> None:
@@ -62,6 +61,14 @@ class InMemoryBackend:
                 del keys[bisect_left(keys, key)]
             else:
                 insort(keys, key)
+
+    def load(
+        self, changes: Mapping[str, Mapping[bytes, bytes | None]], positions: Mapping[str, int], *, bulk: bool
+    ) -> None:
+        self.write(changes, positions)
+
+    def settle(self) -> bool:
+        return True
 
     def delete_range(self, store: str, start: bytes, end: bytes) -> None:
         self.write({store: {key: None for key, _ in self.scan(store, start, end)}}, {})

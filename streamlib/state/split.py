@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import TypeVar
 
 from streamlib.state.backend import Backend
 from streamlib.state.memory import InMemoryBackend
+
+T = TypeVar("T")
 
 
 class SplitBackend:
@@ -29,15 +32,17 @@ class SplitBackend:
         return self._of(store).scan(store, start, end, reverse=reverse)
 
     def write(self, changes: Mapping[str, Mapping[bytes, bytes | None]], positions: Mapping[str, int]) -> None:
-        memory = self._in_memory
-        self._disk.write(
-            {store: rows for store, rows in changes.items() if store not in memory},
-            {store: position for store, position in positions.items() if store not in memory},
-        )
-        self._memory.write(
-            {store: rows for store, rows in changes.items() if store in memory},
-            {store: position for store, position in positions.items() if store in memory},
-        )
+        self._disk.write(self._on_disk(changes), self._on_disk(positions))
+        self._memory.write(self._not_on_disk(changes), self._not_on_disk(positions))
+
+    def load(
+        self, changes: Mapping[str, Mapping[bytes, bytes | None]], positions: Mapping[str, int], *, bulk: bool
+    ) -> None:
+        self._disk.load(self._on_disk(changes), self._on_disk(positions), bulk=bulk)
+        self._memory.write(self._not_on_disk(changes), self._not_on_disk(positions))
+
+    def settle(self) -> bool:
+        return self._disk.settle()
 
     def delete_range(self, store: str, start: bytes, end: bytes) -> None:
         self._of(store).delete_range(store, start, end)
@@ -51,6 +56,12 @@ class SplitBackend:
     def close(self) -> None:
         self._disk.close()
         self._memory.close()
+
+    def _on_disk(self, by_store: Mapping[str, T]) -> dict[str, T]:
+        return {store: value for store, value in by_store.items() if store not in self._in_memory}
+
+    def _not_on_disk(self, by_store: Mapping[str, T]) -> dict[str, T]:
+        return {store: value for store, value in by_store.items() if store in self._in_memory}
 
     def _of(self, store: str) -> Backend:
         return self._memory if store in self._in_memory else self._disk

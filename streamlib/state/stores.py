@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
+from streamlib.errors import StateStoreError
 from streamlib.records import FetchedRecord
 from streamlib.state.backend import Backend
 from streamlib.state.buffer import BufferRows, BufferStore, restored_buffer
@@ -71,8 +72,20 @@ def open_store(rows: Rows, clock: RecordTime) -> Store:
 
 
 def restored_rows(spec: StoreSpec, records: Iterable[FetchedRecord], read: Read) -> dict[bytes, bytes | None]:
-    """The rows to write for a batch of changelog records, which have keys. `read` gives rows already there."""
-    return _kind(spec).restored(spec, records, read)
+    """The rows to write for a batch of changelog records. `read` gives rows already there.
+
+    Raises:
+        StateStoreError: a record has no key.
+    """
+    kind = _kind(spec)
+    return kind.restored(spec, records if kind.restored is restored_key_values else _with_keys(spec, records), read)
+
+
+def _with_keys(spec: StoreSpec, records: Iterable[FetchedRecord]) -> Iterator[FetchedRecord]:
+    for record in records:
+        if record.key is None:
+            raise StateStoreError(f"store {spec.name}: the changelog record at offset {record.offset} has no key")
+        yield record
 
 
 def _kind(spec: StoreSpec) -> Kind:

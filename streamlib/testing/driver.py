@@ -3,6 +3,9 @@
 The tasks are those that run in production; only what is around them is different: every topic has one partition, what a
 record causes is done when `pipe_input` returns, and each record is a commit. Semantics follow Kafka Streams'
 `TopologyTestDriver`: of the records waiting in internal topics the one with the lowest timestamp goes first.
+
+Functions that are awaited run on an event loop of the driver's own, one at a time and each to its end, in the order of
+their records; a test that is itself a coroutine may use the driver like any other.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ from streamlib.state.session import SessionStore
 from streamlib.state.stores import open_store
 from streamlib.state.versioned import VersionedRecord
 from streamlib.state.window import WindowStore
+from streamlib.testing.calls import CallRunner
 from streamlib.topology.nodes import SinkNode, StoreSpec
 from streamlib.topology.topology import Topology
 from streamlib.windows import END_OF_TIME_MS, Windowed, duration_ms, inner_serde, window_size_ms
@@ -73,6 +77,7 @@ class TopologyTestDriver:
         self._make_backend = make_backend
         self._now_ms = wall_clock_start_ms
         self._log = _Log()
+        self._calls = CallRunner()
         self._failure: StreamsError | None = None
         self._committed: dict[TopicPartition, OffsetAndMetadata] = {}
         self._tasks: dict[TaskId, Task] = {}
@@ -204,6 +209,7 @@ class TopologyTestDriver:
         Raises:
             ProcessingError: a processor's `close` raised.
         """
+        self._calls.close()
         for task in self._tasks.values():
             task.close()
         if self._global is not None:
@@ -250,6 +256,7 @@ class TopologyTestDriver:
         while (oldest := self._oldest()) is not None or self._settle_all():
             if oldest is not None:
                 oldest.process(1)
+                self._answer_calls(oldest)
                 self._settle(oldest)
 
     def _settle_all(self) -> bool:
@@ -272,6 +279,8 @@ class TopologyTestDriver:
         if not task.dirty:
             return
         task.flush()
+        while self._answer_calls(task):
+            task.flush()
         task.learn_partitions(dict.fromkeys(task.missing_topics(), 1))
         for partition, records in task.take_outputs().items():
             self._log.append(partition.topic, records)
@@ -282,6 +291,15 @@ class TopologyTestDriver:
             self._log.append(partition.topic, records)
         self._committed.update(task.offsets())
         task.commit({partition: self._log.end_offset(partition.topic) for partition in changes})
+
+    def _answer_calls(self, task: Task) -> bool:
+        """Call what is to be called, and do what comes after; whether there was anything."""
+        called = False
+        while calls := task.take_calls():
+            called = True
+            for call in calls:
+                task.finish(call, self._calls.answer(call))
+        return called
 
     def _deliver(self, partition: TopicPartition, records: Sequence[OutRecord]) -> None:
         end = self._log.end_offset(partition.topic)

@@ -5,12 +5,18 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from datetime import timedelta
+from typing import Any, TypeAlias, TypeVar, get_args
 
 from streamlib.errors import TopologyError
 from streamlib.topology.nodes import StoreSpec
+from streamlib.topology.operators import MOST_CONCURRENT, CallOptions, Ordered
+from streamlib.windows import duration_ms
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+AskedFor: TypeAlias = tuple[int | None, Ordered | None, timedelta | None]
+"""What the user said about calls: `concurrency`, `ordered` and `timeout`; None: nothing."""
 
 
 def user_function(function: F, operator: str) -> F:
@@ -27,6 +33,40 @@ def user_function(function: F, operator: str) -> F:
     if _is_async(function):
         raise _async_error(_name(function), operator)
     return function
+
+
+def call_options(function: F, operator: str, asked: AskedFor, *, many: bool = False) -> CallOptions | None:
+    """How an operator awaits the function; None if it is a plain one. `many`: it may be an async generator.
+
+    Raises:
+        TopologyError: it cannot be called, options are out of range, or are given for a function that is not awaited.
+
+    >>> async def price(item): ...
+    >>> call_options(price, "map_values", (8, None, timedelta(seconds=2)))
+    CallOptions(concurrency=8, ordered='key', timeout_ms=2000)
+    """
+    if not callable(function):
+        raise TopologyError(f"{operator} needs a function, not {function!r}")
+    concurrency, ordered, timeout = asked
+    if not _is_async(function):
+        if asked != (None, None, None):
+            raise TopologyError(
+                f"{operator}: concurrency, ordered and timeout are for functions that are awaited, and "
+                f"{_name(function)} is not declared with `async def`"
+            )
+        return None
+    if is_async_generator(function) and not many:
+        raise TopologyError(f"{operator} needs one result, and {_name(function)} is an async generator: use flat_map")
+    if concurrency is not None and not 1 <= concurrency <= MOST_CONCURRENT:
+        raise TopologyError(f"{operator}: concurrency is from 1 to {MOST_CONCURRENT}, not {concurrency}")
+    if ordered is not None and ordered not in get_args(Ordered):
+        raise TopologyError(f"{operator}: ordered is 'key', 'partition' or 'none', not {ordered!r}")
+    default = CallOptions()
+    return CallOptions(
+        default.concurrency if concurrency is None else concurrency,
+        default.ordered if ordered is None else ordered,
+        None if timeout is None else duration_ms(timeout, f"{operator}: the timeout", positive=True),
+    )
 
 
 def processor_supplier(supplier: F, operator: str) -> F:
@@ -83,18 +123,27 @@ def transformer_supplier(supplier: F, operator: str) -> F:
     return user_function(supplier, operator)
 
 
+def is_async_generator(function: Callable[..., Any]) -> bool:
+    """Whether the function gives its results one by one, each to be awaited."""
+    return any(map(inspect.isasyncgenfunction, _called(function)))
+
+
 def _async_error(function: str, operator: str) -> TopologyError:
     return TopologyError(
-        f"{operator} was given the async function {function}: async operators are not supported here yet; call a plain "
-        "function, and do slow calls before the records reach Kafka or in an application that reads the output"
+        f"{operator} was given the async function {function}, and cannot await it: only map, map_values, flat_map, "
+        "flat_map_values, filter, filter_not, foreach and peek of a stream can; call it in one of these, in front"
     )
 
 
 def _is_async(function: Callable[..., Any]) -> bool:
+    return is_async_generator(function) or any(map(inspect.iscoroutinefunction, _called(function)))
+
+
+def _called(function: Callable[..., Any]) -> tuple[Callable[..., Any], ...]:
+    """The function, and what is run when it is called."""
     while isinstance(function, functools.partial):
         function = function.func
-    call = function if inspect.isroutine(function) else getattr(function, "__call__", function)  # noqa: B004
-    return any(inspect.iscoroutinefunction(each) or inspect.isasyncgenfunction(each) for each in (function, call))
+    return function, function if inspect.isroutine(function) else getattr(function, "__call__", function)  # noqa: B004
 
 
 def _name(function: object) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from streamlib.errors import ErrorCode
 from streamlib.kafka.errors import ERROR_TABLE
 from streamlib.runtime.failures import ACTIONS, Action
-from tests.errors.rows import AT_CONNECTING, SAYS, Outcome, Row, phases
+from tests.errors.rows import AT_CONNECTING, SAYS, STREAMS_SAYS, Outcome, Row, phases
 
 PAGE = Path(__file__).parents[2] / "docs" / "pages" / "failures.md"
 HEAD = (
@@ -50,7 +50,8 @@ def sources(code: ErrorCode) -> str:
         return "connecting"
     if code is ErrorCode.NETWORK_EXCEPTION:
         return "any request"
-    return ", ".join(api for api, codes in SAYS.items() if code in codes) or "no request of ours"
+    said = dict.fromkeys(api for says in (SAYS, STREAMS_SAYS) for api, codes in says.items() if code in codes)
+    return ", ".join(said) or "no request of ours"
 
 
 def then(code: ErrorCode) -> str:

@@ -251,8 +251,8 @@ def test_an_unknown_child_is_an_error_that_names_the_children() -> None:
     [
         op.Filter(lambda k, v: 1 / 0),
         op.Filter(lambda k, v: 1 / 0, negate=True),
-        op.MapRecords(lambda k, v: 1 / 0),  # type: ignore[arg-type, return-value]
-        op.MapRecords(lambda k, v: (1, 2, 3)),  # type: ignore[arg-type, return-value]
+        op.MapRecords(lambda k, v: 1 / 0),
+        op.MapRecords(lambda k, v: (1, 2, 3)),
         op.MapValues(lambda v: 1 / 0),
         op.MapValues(lambda k, v: 1 / 0, with_key=True),
         op.FlatMap(lambda k, v: (1 / 0 for _ in v)),

@@ -136,6 +136,24 @@ SAYS: Mapping[str, tuple[E, ...]] = {
     ),
 }
 
+# What members of a streams group hear (KIP-1071). The workers here are of the other kind: what is done about it is
+# shown in `tests/kafka/test_streams_group.py`.
+STREAMS_SAYS: Mapping[str, tuple[E, ...]] = {
+    "StreamsGroupHeartbeat": (
+        *(E.UNKNOWN_SERVER_ERROR, E.UNKNOWN_MEMBER_ID, E.FENCED_MEMBER_EPOCH, E.UNRELEASED_INSTANCE_ID),
+        *(E.GROUP_ID_NOT_FOUND, E.INVALID_REQUEST, E.INVALID_GROUP_ID, E.GROUP_MAX_SIZE_REACHED, E.UNSUPPORTED_VERSION),
+        *(E.GROUP_AUTHORIZATION_FAILED, E.TOPIC_AUTHORIZATION_FAILED, E.CLUSTER_AUTHORIZATION_FAILED),
+        *(E.STREAMS_INVALID_TOPOLOGY, E.STREAMS_INVALID_TOPOLOGY_EPOCH, E.STREAMS_TOPOLOGY_FENCED),
+        *_COORDINATOR,
+    ),
+    "StreamsGroupDescribe": (
+        *(E.UNKNOWN_SERVER_ERROR, E.GROUP_ID_NOT_FOUND, E.INVALID_GROUP_ID),
+        *(E.GROUP_AUTHORIZATION_FAILED, E.TOPIC_AUTHORIZATION_FAILED),
+        *_COORDINATOR,
+    ),
+    "OffsetCommit": (E.STALE_MEMBER_EPOCH,),
+}
+
 # Before any request: to whoever connects (`tests/errors/test_credentials.py`).
 AT_CONNECTING = frozenset({E.SASL_AUTHENTICATION_FAILED, E.UNSUPPORTED_SASL_MECHANISM, E.ILLEGAL_SASL_STATE})
 
@@ -149,6 +167,9 @@ NEVER_HEARD = frozenset(
         E.INCONSISTENT_TOPIC_ID,
         E.TRANSACTIONAL_ID_NOT_FOUND,
         E.UNSUPPORTED_VERSION,  # versions are agreed upon before
+        # Only in streams groups, see above.
+        *(E.FENCED_MEMBER_EPOCH, E.UNRELEASED_INSTANCE_ID, E.STALE_MEMBER_EPOCH, E.GROUP_ID_NOT_FOUND),
+        *(E.STREAMS_INVALID_TOPOLOGY, E.STREAMS_INVALID_TOPOLOGY_EPOCH, E.STREAMS_TOPOLOGY_FENCED),
     }
 )
 

@@ -46,6 +46,7 @@ class Bench:
         self.guarantee = "exactly_once_v2"
         self.settings: dict[str, Any] = {}
         self.workers: list[Worker] = []
+        self.partitions = PARTITIONS
         self._kafka = kafka
         self._connection: Connection | None = None
 
@@ -57,11 +58,12 @@ class Bench:
     async def open(self, partitions: int = PARTITIONS) -> None:
         config = StreamsConfig(application_id=self.name, bootstrap_servers=self._kafka.bootstrap_servers)
         self._connection = await Connection.open(config)
+        self.partitions = partitions
         for topic in (self.source, self.sink):
-            await self.create_topic(topic, partitions)
+            await self.create_topic(topic)
 
-    async def create_topic(self, topic: str, partitions: int = PARTITIONS) -> None:
-        await self.connection.admin().create_topic(topic, partitions)
+    async def create_topic(self, topic: str, partitions: int | None = None) -> None:
+        await self.connection.admin().create_topic(topic, partitions or self.partitions)
 
     async def close(self) -> None:
         for worker in self.workers:
@@ -81,7 +83,7 @@ class Bench:
         if transactional_id is not None:
             producer.begin()
         for key, value in values:
-            partition = TopicPartition(topic or self.source, ord(key[0]) % PARTITIONS)
+            partition = TopicPartition(topic or self.source, ord(key[0]) % self.partitions)
             producer.send(partition, [(key.encode(), value.encode(), now_ms, ())])
         await producer.flush()
         if transactional_id is not None:
@@ -114,16 +116,20 @@ class Bench:
 
     async def committed(self, topic: str | None = None) -> dict[TopicPartition, int]:
         """The committed offsets of a topic (the input), once stable."""
-        partitions = [TopicPartition(topic or self.source, number) for number in range(PARTITIONS)]
+        partitions = [TopicPartition(topic or self.source, number) for number in range(self.partitions)]
         found = await self.connection.group().fetch_offsets(partitions)
         return {p: found[p].offset if p in found else 0 for p in partitions}
 
     async def ends(self, topic: str | None = None) -> dict[TopicPartition, int]:
         """The log ends of a topic (the input), control markers included."""
-        partitions = [TopicPartition(topic or self.source, number) for number in range(PARTITIONS)]
+        partitions = [TopicPartition(topic or self.source, number) for number in range(self.partitions)]
         return await self.connection.admin().list_offsets(partitions, "latest")
 
     # --- workers
+
+    def disk(self, name: str) -> str:
+        """A state directory: workers that share one count as one process for the assignment."""
+        return str(self.folder / f"disk-{name}")
 
     def start(self, *faults: dict[str, Any], name: str | None = "w", **settings: Any) -> Worker:
         """Start a worker process with faults planted; a static member of the group if it has a name."""
@@ -206,6 +212,12 @@ class Worker:
             file.seek(self._log_start)
             return file.read().decode(errors="replace")[-6000:]
 
+    def logged(self, text: str) -> list[str]:
+        """All lines of this process with a text in them."""
+        with self._log_path.open("rb") as file:
+            file.seek(self._log_start)
+            return [line for line in file.read().decode(errors="replace").splitlines() if text in line]
+
     @property
     def alive(self) -> bool:
         return self.process.poll() is None
@@ -263,9 +275,9 @@ class Worker:
 
 
 @asynccontextmanager
-async def opened(bench: Bench) -> AsyncIterator[Bench]:
+async def opened(bench: Bench, partitions: int = PARTITIONS) -> AsyncIterator[Bench]:
     try:
-        await bench.open()
+        await bench.open(partitions)
         yield bench
     finally:
         await bench.close()

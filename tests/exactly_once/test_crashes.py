@@ -77,8 +77,8 @@ async def test_without_its_disk_a_worker_restores_everything(bench: Bench) -> No
 
 
 async def test_a_restore_that_is_cut_short_goes_on_where_it_was(bench: Bench) -> None:
-    """A clean stop or a kill in the middle of a restore keeps what has been restored."""
-    await bench.produce([(f"a{n}", "") for n in range(30_000)])
+    """A kill in the middle of a restore keeps what has been restored; one that is not in bulk loses nothing."""
+    await bench.produce([(f"a{n}", "") for n in range(9_000)])
     worker = bench.start()
     await bench.until_all_committed(worker)
     await worker.stop()
@@ -87,7 +87,7 @@ async def test_a_restore_that_is_cut_short_goes_on_where_it_was(bench: Bench) ->
     await victim.until_dead()
     again = bench.start(state_dir=disk)
     await again.until_running()
-    assert 0 < again.status["records_restored"] < 30_000
+    assert 0 < again.status["records_restored"] < 9_000
     await again.stop()
 
 

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
-from streamlib import JoinWindows, ProcessorContext, PunctuationType, Record, Stores, StreamsBuilder, TimeWindows
+from streamlib import (
+    JoinWindows,
+    ProcessorContext,
+    PunctuationType,
+    Record,
+    Stores,
+    StreamsBuilder,
+    Suppressed,
+    TimeWindows,
+)
 from streamlib.topology.topology import Topology
 
 
@@ -46,6 +58,16 @@ def regrouped(source: str, sink: str) -> Topology:
     return builder.build()
 
 
+def counted_twice(source: str, sink: str) -> Topology:
+    """A count, and behind a repartition topic one of the even and the odd counts of each key: two tasks a partition."""
+    builder = StreamsBuilder()
+    counts = builder.stream(source, key=str, value=str).group_by_key().count(store="counts").to_stream()
+    counts.to(sink)
+    parities = counts.group_by(lambda key, count: f"{key}{count % 2}", key=str, value=int, name="parity")
+    parities.count(store="parities").to_stream().to(f"{sink}-parities")
+    return builder.build()
+
+
 def fails_on_poison(source: str, sink: str) -> Topology:
     """A count whose mapper raises at the value `poison`."""
     builder = StreamsBuilder()
@@ -67,9 +89,10 @@ def refuse_poison(value: str) -> str:
 
 
 def slow_counter(source: str, sink: str) -> Topology:
-    """A count that takes its time: a value `slow:1.5` holds the worker for 1.5 s."""
+    """A count that takes its time: a value `slow:1.5` holds the worker for 1.5 s; see `hold`."""
     builder = StreamsBuilder()
-    (builder.stream(source, key=str, value=str).peek(hold).group_by_key().count(store="counts").to_stream().to(sink))
+    held = builder.stream(source, key=str, value=str).peek(hold, name="hold-up")
+    held.group_by_key().count(store="counts").to_stream().to(sink)
     return builder.build()
 
 
@@ -98,8 +121,16 @@ def ticking(source: str, sink: str) -> Topology:
 
 
 def hold(_: str, value: str) -> None:
+    """`latch:FILE` holds the worker that sees it first, whose process id is then in FILE.pid, until there is FILE."""
     if value.startswith("slow:"):
         time.sleep(float(value.removeprefix("slow:")))
+    if value.startswith("latch:"):
+        latch = Path(value.removeprefix("latch:"))
+        pid = latch.with_suffix(".pid")
+        if not pid.exists():
+            pid.write_text(str(os.getpid()))
+            while not latch.exists():
+                time.sleep(0.02)
 
 
 def by_rules(source: str, sink: str) -> Topology:
@@ -163,3 +194,34 @@ def windowed_pairs(source: str, sink: str) -> Topology:
         .to(sink)
     )
     return builder.build()
+
+
+def final_counts(source: str, sink: str) -> Topology:
+    """Counts in windows of 10 s, each passed on once, when it has closed; the value is the time of a record in ms."""
+    builder = StreamsBuilder()
+    (
+        builder.stream(source, key=str, value=str, timestamp_extractor=time_in_value)
+        .group_by_key()
+        .windowed_by(TimeWindows.of_size(timedelta(seconds=10), grace=timedelta(0)))
+        .count(store="counts")
+        .suppress(Suppressed.until_window_closes())
+        .to_stream(lambda window, count: window.key, key=str)
+        .to(sink)
+    )
+    return builder.build()
+
+
+def with_or_without(source: str, sink: str) -> Topology:
+    """Each record with those of the other stream within 1 s, or alone when 2 s are over; values are times in ms."""
+    builder = StreamsBuilder()
+    left, right = (
+        builder.stream(topic, key=str, value=str, timestamp_extractor=time_in_value)
+        for topic in (source, f"{source}-others")
+    )
+    windows = JoinWindows.of_time_difference(timedelta(seconds=1), grace=timedelta(seconds=1))
+    left.left_join(right, lambda x, y: f"{x}+{y}", windows).to(sink)
+    return builder.build()
+
+
+def time_in_value(record: Any, partition_time_ms: int) -> int:
+    return int(record.value)

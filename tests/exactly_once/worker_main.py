@@ -7,7 +7,7 @@ Faults act on the client's requests, so that they hit the real code at the real 
     cut <api> <n>                       the connection is closed when the request has been sent
     answer <api> <n> <code>             the broker carries it out, the client hears an error code
     delay <api> <n> <ms>                the request waits that long before it is sent
-    kill before|after store-write <n>   SIGKILL around the n-th write to the stores
+    kill before|after store-write <n>   SIGKILL around the n-th write to the stores, commit or restore
     wait before <api> <n> <file>        hold the request until the file exists
 """
 
@@ -17,10 +17,12 @@ import asyncio
 import ctypes
 import functools
 import importlib.util
+import logging
 import os
 import signal
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,8 @@ from streamlib.errors import ConnectionFailedError, StreamsError
 from streamlib.kafka.client import KafkaClient
 from streamlib.kafka.connection import Connection
 from streamlib.rocksdb import RocksDBBackend
+
+log = logging.getLogger("worker_main")
 
 PR_SET_PDEATHSIG = 1
 
@@ -113,18 +117,20 @@ class Breaker:
 
         return broken
 
-    def wrap_store_write(self) -> None:
-        write = RocksDBBackend.write
+    def wrap_store_writes(self) -> None:
+        for name in ("write", "load"):
+            setattr(RocksDBBackend, name, self._breaking(getattr(RocksDBBackend, name)))
 
-        def broken(backend: RocksDBBackend, *arguments: Any) -> None:
+    def _breaking(self, write: Callable[..., None]) -> Callable[..., None]:
+        def broken(*arguments: Any, **options: Any) -> None:
             due = self.due("store-write")
             if any((fault.act, fault.when) == ("kill", "before") for fault in due):
                 die()
-            write(backend, *arguments)
+            write(*arguments, **options)
             if any((fault.act, fault.when) == ("kill", "after") for fault in due):
                 die()
 
-        RocksDBBackend.write = broken  # type: ignore[method-assign, assignment]
+        return broken
 
 
 async def before(fault: Fault) -> None:
@@ -139,6 +145,25 @@ async def before(fault: Fault) -> None:
                 await asyncio.sleep(0.005)
         case _:
             pass
+
+
+def log_stores() -> None:
+    """A line for each database that is opened or closed, so that tests can count."""
+    begin, close = RocksDBBackend.__init__, RocksDBBackend.close
+    folders: dict[int, str] = {}
+
+    def logged_begin(backend: RocksDBBackend, folder: Path, *arguments: Any, **options: Any) -> None:
+        begin(backend, folder, *arguments, **options)
+        folders[id(backend)] = folder.name
+        log.info("stores of %s opened", folder.name)
+
+    def logged_close(backend: RocksDBBackend) -> None:
+        close(backend)
+        if folder := folders.pop(id(backend), None):
+            log.info("stores of %s closed", folder)
+
+    RocksDBBackend.__init__ = logged_begin  # type: ignore[method-assign]
+    RocksDBBackend.close = logged_close  # type: ignore[method-assign]
 
 
 def topology(job: Job) -> Any:
@@ -170,7 +195,8 @@ def show_tasks() -> None:
 async def main(job: Job) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, show_tasks)
     breaker = Breaker(job.faults)
-    breaker.wrap_store_write()
+    breaker.wrap_store_writes()
+    log_stores()
 
     async def connect(config: StreamsConfig) -> Connection:
         connection = await Connection.open(config)
@@ -186,8 +212,6 @@ async def main(job: Job) -> None:
 
 
 if __name__ == "__main__":
-    import logging
-
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     die_with_parent()
     try:

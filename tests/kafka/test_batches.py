@@ -202,6 +202,15 @@ def test_markers_alone_make_one_batch_without_records() -> None:
     assert (read.next_offset, read.size_bytes, list(read.records())) == (6, 0, [])
 
 
+def test_a_control_batch_whose_marker_was_compacted_away_moves_the_position() -> None:
+    """Cleaners keep the batch, for the producer's sake, when nothing of its transaction is left."""
+    empty = bytearray(marker(3, 7, _COMMIT)[:61])
+    struct.pack_into(">i", empty, 8, len(empty) - 12)
+    struct.pack_into(">i", empty, 57, 0)  # so many records
+    [read] = read_batches(ORDERS, bytes(with_checksum(empty)) + batch(records(2), 4), 3)[1:]
+    assert (read.next_offset, offsets([read])) == (6, [4, 5])
+
+
 def test_aborted_transactions_are_left_out() -> None:
     raw = b"".join(
         [

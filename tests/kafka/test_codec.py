@@ -264,6 +264,8 @@ def scalars(field: Field, kind: str, version: int) -> st.SearchStrategy[Any]:
             return st.booleans()
         case "uuid":
             return st.uuids() | st.none()
+        case "uint16":
+            return st.integers(0, 2**16 - 1)
         case _:
             bits = int(kind.removeprefix("int")) - 1
             return st.integers(-(2**bits), 2**bits - 1)

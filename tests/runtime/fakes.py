@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 
 import anyio
 import anyio.lowlevel
+import msgspec
 
 from streamlib import StreamsBuilder
 from streamlib.config import ProcessingGuarantee, StreamsConfig
@@ -19,10 +20,21 @@ from streamlib.engine.record_cache import CacheBudget
 from streamlib.engine.task import Task
 from streamlib.errors import ErrorCode, KafkaError, LockError
 from streamlib.records import FetchedBatch, GroupMetadata, Headers, OffsetAndMetadata, OutRecord, TaskId, TopicPartition
+from streamlib.restore_listener import RestoreListener
+from streamlib.runtime.assignor import Instructions
 from streamlib.runtime.membership import Membership, MembershipSettings
-from streamlib.runtime.ports import Assignment, JoinResult, MemberSubscription, StateDirectory, Subscription, TopicSpec
+from streamlib.runtime.ports import (
+    Assignment,
+    JoinResult,
+    MemberSubscription,
+    StandIn,
+    StateDirectory,
+    Subscription,
+    TopicSpec,
+)
 from streamlib.runtime.purge import Purger
 from streamlib.runtime.restore import Restorer
+from streamlib.runtime.slow_functions import SlowFunctions
 from streamlib.runtime.tasks import TaskFactory, TaskPorts, TaskSet
 from streamlib.runtime.topic_watch import TopicWatch
 from streamlib.runtime.transaction import AtLeastOnce, Committer, ExactlyOnce
@@ -317,10 +329,14 @@ class FakeGroup:
         self._rebalancing = False
         self.generation = 0
         self.assigned: tuple[TopicPartition, ...] = ()
+        self.instructions = Instructions()
+        self.takes_over = True  # at once what a leaving member has
         self.claims: list[tuple[TopicPartition, ...]] = []
+        self.introductions: list[bytes] = []
 
-    def rebalance(self, *partitions: TopicPartition) -> None:
+    def rebalance(self, *partitions: TopicPartition, instructions: Instructions | None = None) -> None:
         self.assigned = partitions
+        self.instructions = instructions or Instructions()
         self._rebalancing = True
 
     def check(self, group: GroupMetadata) -> None:
@@ -329,6 +345,7 @@ class FakeGroup:
 
     async def join(self, member_id: str, subscription: Subscription) -> JoinResult:
         self.claims.append(subscription.owned)
+        self.introductions.append(subscription.user_data)
         self._rebalancing = False
         await self._script.step("join")
         self.generation += 1
@@ -337,7 +354,9 @@ class FakeGroup:
 
     async def sync(self, generation: int, member_id: str, assignments: Mapping[str, Assignment]) -> Assignment:
         await self._script.step("sync")
-        return Assignment(self.assigned)
+        if self.takes_over and self.introductions[-1] == b"leaving":
+            return Assignment((), msgspec.json.encode(Instructions(members=self.instructions.members)))
+        return Assignment(self.assigned, msgspec.json.encode(self.instructions))
 
     async def heartbeat(self, generation: int, member_id: str) -> None:
         self._script.raise_due("heartbeat")
@@ -461,6 +480,7 @@ class Store:
         self._name = name
         self._disk = disk
         self._on_close = on_close
+        self.settling = False  # as long as it is, what was loaded in bulk is not safe
         self.closed = False
 
     def get(self, store: str, key: bytes) -> bytes | None:
@@ -477,6 +497,17 @@ class Store:
         assert not self.closed, "a write to closed stores"
         self._script.step_now(f"write {self._name}")
         self._disk.write(changes, positions)
+
+    def load(
+        self, changes: Mapping[str, Mapping[bytes, bytes | None]], positions: Mapping[str, int], *, bulk: bool
+    ) -> None:
+        assert not self.closed, "a load into closed stores"
+        self._script.step_now(f"{'load' if bulk else 'write'} {self._name}")
+        self._disk.write(changes, positions)
+
+    def settle(self) -> bool:
+        self._script.journal.append(f"settle {self._name}")
+        return not self.settling
 
     def delete_range(self, store: str, start: bytes, end: bytes) -> None:
         self._disk.delete_range(store, start, end)
@@ -498,9 +529,11 @@ class FakeStateDirectory:
     """Disks that survive, and locks that others may hold."""
 
     identity = "w"
+    process = "p"
 
     def __init__(self, script: Script) -> None:
         self._script = script
+        self.stored: dict[TaskId, dict[str, int]] = {}  # positions in folders that nobody has open
         self.disks: dict[str, InMemoryBackend] = defaultdict(InMemoryBackend)
         self.locked: set[TaskId] = set()  # by another process
         self.open_stores: set[str] = set()
@@ -516,10 +549,8 @@ class FakeStateDirectory:
     def open_global(self, stores: Sequence[StoreSpec]) -> Backend:
         raise AssertionError("no topology here has global stores")
 
-    process = "p"
-
     def stored_positions(self) -> dict[TaskId, dict[str, int]]:
-        return {}
+        return self.stored
 
     def rows(self, task_id: TaskId) -> dict[bytes, bytes]:
         """What is on the disk of a task's count store."""
@@ -548,6 +579,8 @@ class Bench:
         plan: Plan | None = None,
         script: Script | None = None,
         cache_max_bytes: int = 0,
+        stand_in: StandIn | None = None,
+        restore_listener: RestoreListener | None = None,
     ) -> None:
         self.script = script or Script()
         self.broker = FakeBroker()
@@ -567,7 +600,7 @@ class Bench:
             lambda leaving: b"leaving" if leaving else b"",
             on_change=self.wakeup,
         )
-        self.restorer = Restorer(self.changelog_fetcher, self.admin, self.clock, on_done=self.wakeup)
+        self.restorer = Restorer(self.changelog_fetcher, self.admin, self.clock, self.wakeup, restore_listener)
         ports = TaskPorts(self.group, self.admin, self.fetcher, self.directory, self.clock)
         self.cache_budget = CacheBudget(cache_max_bytes)
         make_task = task_factory(self.plan, self.clock, self.cache_budget)
@@ -589,6 +622,7 @@ class Bench:
                 purger,
                 TopicWatch(self.plan, self.admin, 1_000_000, self.wakeup),
                 self.wakeup,
+                SlowFunctions(self.plan, config, self.membership, stand_in),
             )
         )
 

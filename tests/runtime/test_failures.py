@@ -38,8 +38,14 @@ def test_an_unheard_of_code_is_fatal() -> None:
         # KIP-447: the coordinator knows a later generation, or not us.
         (ErrorCode.ILLEGAL_GENERATION, Action.MIGRATED),
         (ErrorCode.UNKNOWN_MEMBER_ID, Action.MIGRATED),
+        # KIP-1071: the member's epoch is not the coordinator's, or there is no such group any more.
+        (ErrorCode.FENCED_MEMBER_EPOCH, Action.MIGRATED),
+        (ErrorCode.STALE_MEMBER_EPOCH, Action.MIGRATED),
+        (ErrorCode.GROUP_ID_NOT_FOUND, Action.MIGRATED),
+        (ErrorCode.STREAMS_INVALID_TOPOLOGY, Action.FATAL),
         # Two processes with one instance id: the older one stops.
         (ErrorCode.FENCED_INSTANCE_ID, Action.FATAL),
+        (ErrorCode.UNRELEASED_INSTANCE_ID, Action.FATAL),
         (ErrorCode.MESSAGE_TOO_LARGE, Action.FATAL),
         (ErrorCode.TOPIC_AUTHORIZATION_FAILED, Action.FATAL),
     ],

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 import anyio
 import pytest
 
 from streamlib.engine.inputs import Metadata, encode_metadata
 from streamlib.errors import ConfigError, ErrorCode, KafkaError, ProcessingError
-from streamlib.records import OffsetAndMetadata, TopicPartition
+from streamlib.records import OffsetAndMetadata, TaskId, TopicPartition
 from streamlib.runtime.tasks import LOCK_PATIENCE_MS
-from tests.runtime.fakes import IN0, IN1, LOG0, T0, T1, Bench, Transaction, others_run, until
+from tests.runtime.fakes import IN0, IN1, LOG0, LOG1, T0, T1, Bench, Transaction, others_run, until
 
 
 async def run(bench: Bench) -> None:
@@ -227,3 +230,218 @@ def test_the_fakes_topics_are_those_of_the_plan() -> None:
     assert plan.tasks == (T0, T1)
     assert plan.changelogs(T0) == {LOG0: "counts"}
     assert plan.inputs(T1) == (TopicPartition("in", 1),)
+
+
+# --- standbys
+
+
+@asynccontextmanager
+async def restoring(bench: Bench) -> AsyncIterator[None]:
+    async with anyio.create_task_group() as children:
+        children.start_soon(bench.restorer.run)
+        yield
+        children.cancel_scope.cancel()
+
+
+def write_row(bench: Bench, changelog: TopicPartition, key: bytes) -> None:
+    """A committed row of the count store."""
+    done = Transaction()
+    done.outcome = "committed"
+    bench.broker.append(changelog, [(key, (1).to_bytes(8, "big") * 2, 0, ())], done)
+
+
+async def following(bench: Bench, *task_ids: TaskId) -> None:
+    """Standbys that follow their changelogs."""
+    await bench.tasks.follow(bench.tasks.hold_standbys(task_ids))
+
+
+async def test_a_standby_follows_its_changelog_and_owns_nothing() -> None:
+    bench = Bench()
+    write_row(bench, LOG0, b"a")
+    async with restoring(bench):
+        await following(bench, T0)
+        await until(lambda: bench.directory.rows(T0).keys() == {b"a"})
+        write_row(bench, LOG0, b"b")
+        await until(lambda: bench.directory.rows(T0).keys() == {b"a", b"b"})
+    assert bench.tasks.standby_ids == {T0}
+    assert bench.tasks.ids == frozenset()
+    assert bench.fetcher.positions == {}
+    assert bench.tasks.start_restored() == []
+    assert "fetch_offsets" not in bench.journal
+
+
+async def test_a_standby_says_how_far_behind_it_is_and_nothing_once_it_is_there() -> None:
+    bench = Bench()
+    for key in (b"a", b"b", b"c"):
+        write_row(bench, LOG0, key)
+    await following(bench, T0)
+    assert bench.restorer.lags() == {T0: 3}
+    async with restoring(bench):
+        await until(lambda: bench.restorer.lags() == {T0: 0})
+    assert bench.tasks.positions() == {T0: 3}
+
+
+async def test_a_standby_is_promoted_with_its_stores_open_and_reads_nothing_again() -> None:
+    bench = Bench()
+    write_row(bench, LOG0, b"a")
+    async with restoring(bench):
+        await following(bench, T0)
+        await until(lambda: bench.restorer.lags() == {T0: 0})
+        promoted = bench.tasks.hold([T0])
+        assert bench.tasks.standby_ids == frozenset()
+        await bench.tasks.open(promoted)
+        assert bench.tasks.start_restored() == promoted
+    assert bench.journal.count("open 0_0") == 1
+    assert "close 0_0" not in bench.journal
+    assert [step for step in bench.journal if step.startswith("restore")] == [f"restore {LOG0} from 0"]
+    assert bench.fetcher.positions == {IN0: 0}
+
+
+async def test_only_what_was_restored_for_a_task_to_run_is_counted_and_once() -> None:
+    bench = Bench()
+    write_row(bench, LOG0, b"a")
+    async with restoring(bench):
+        await following(bench, T0)
+        await until(lambda: bench.restorer.lags() == {T0: 0})
+        write_row(bench, LOG1, b"b")
+        bench.tasks.hold([T0, T1])
+        for _ in range(2):
+            await bench.tasks.open(bench.tasks.roll_back())
+            while bench.tasks.opening:
+                await until(bench.tasks.start_restored)
+    assert bench.tasks.records_restored == 1
+
+
+async def test_what_a_standby_still_misses_is_restored_when_it_is_promoted() -> None:
+    bench = Bench()
+    await following(bench, T0)
+    write_row(bench, LOG0, b"a")
+    promoted = bench.tasks.hold([T0])
+    await bench.tasks.open(promoted)
+    assert bench.tasks.start_restored() == []
+    async with restoring(bench):
+        await until(bench.tasks.start_restored)
+    assert bench.directory.rows(T0).keys() == {b"a"}
+
+
+async def test_a_demoted_task_keeps_its_stores_open_and_goes_on_as_a_standby() -> None:
+    bench = Bench()
+    await run(bench)
+    [demoted] = bench.tasks.demote([T0])
+    await bench.tasks.follow([demoted])
+    assert (bench.tasks.ids, bench.tasks.standby_ids) == ({T1}, {T0})
+    assert bench.fetcher.positions == {IN1: 0}
+    write_row(bench, LOG0, b"a")
+    async with restoring(bench):
+        await until(lambda: bench.directory.rows(T0).keys() == {b"a"})
+    assert bench.journal.count("open 0_0") == 1
+    assert "close 0_0" not in bench.journal
+
+
+async def test_uncommitted_work_of_a_demoted_task_is_dropped() -> None:
+    bench = Bench()
+    bench.broker.write(IN0, "a")
+    await run(bench)
+    task = bench.tasks.running[T0]
+    for batch in bench.fetcher.take(1 << 20):
+        task.enqueue(batch)
+    assert task.process(10) == 1
+    await bench.tasks.follow(bench.tasks.demote([T0]))
+    promoted = bench.tasks.hold([T0])
+    await bench.tasks.open(promoted)
+    assert bench.tasks.start_restored() == [task]
+    assert not task.dirty
+    assert bench.directory.rows(T0) == {}
+
+
+async def test_a_task_demoted_while_it_is_opened_is_not_started() -> None:
+    bench = Bench()
+    offsets = bench.script.hold("fetch_offsets")
+    async with anyio.create_task_group() as children:
+        children.start_soon(bench.tasks.open, bench.tasks.hold([T0]))
+        await until(lambda: bench.script.done("fetch_offsets"))
+        [demoted] = bench.tasks.demote([T0])
+        offsets.set()
+    assert bench.tasks.start_restored() == []
+    assert bench.tasks.standbys == [demoted]
+    assert bench.journal.count("open 0_0") == 1
+
+
+async def test_a_standby_promoted_while_its_changelog_was_looked_up_is_not_followed() -> None:
+    """Two readers of one changelog would write one store."""
+    bench = Bench()
+    ends = bench.script.hold("list_offsets latest")
+    async with anyio.create_task_group() as children:
+        children.start_soon(bench.tasks.follow, bench.tasks.hold_standbys([T0]))
+        await until(lambda: bench.script.done("list_offsets latest"))
+        bench.tasks.hold([T0])
+        ends.set()
+    assert bench.restorer.lags() == {}
+    assert bench.changelog_fetcher.positions == {}
+
+
+async def test_a_standby_whose_stores_are_held_waits_for_them_without_a_copy_aside() -> None:
+    """Their holder writes them, so there is nothing to copy them for."""
+    bench = Bench()
+    bench.directory.locked.add(T0)
+    assert bench.tasks.hold_standbys([T0]) == []
+    assert bench.tasks.waits_for_lock
+    assert bench.tasks.standby_ids == {T0}
+    bench.clock.ms += LOCK_PATIENCE_MS + 1
+    assert bench.tasks.try_locked_standbys() == []
+    assert "open 0_0.aside" not in bench.journal
+    bench.directory.locked.clear()
+    assert [task.id for task in bench.tasks.try_locked_standbys()] == [T0]
+    assert not bench.tasks.waits_for_lock
+
+
+async def test_a_locked_standby_that_becomes_active_waits_as_one() -> None:
+    bench = Bench()
+    bench.directory.locked.add(T0)
+    bench.tasks.hold_standbys([T0])
+    assert bench.tasks.hold([T0]) == []
+    assert (bench.tasks.ids, bench.tasks.standby_ids) == ({T0}, frozenset())
+    bench.directory.locked.clear()
+    assert [task.id for task in bench.tasks.try_locked()] == [T0]
+    assert bench.tasks.try_locked_standbys() == []
+
+
+async def test_a_locked_task_that_is_demoted_waits_as_a_standby() -> None:
+    bench = Bench()
+    bench.directory.locked.add(T0)
+    bench.tasks.hold([T0])
+    assert bench.tasks.demote([T0]) == []
+    assert (bench.tasks.ids, bench.tasks.standby_ids) == (frozenset(), {T0})
+
+
+async def test_a_standby_that_is_dropped_is_closed_and_followed_no_longer() -> None:
+    bench = Bench()
+    bench.directory.locked.add(T1)
+    await following(bench, T0, T1)
+    bench.tasks.drop_standbys([T0, T1])
+    assert bench.tasks.standby_ids == frozenset()
+    assert bench.changelog_fetcher.positions == {}
+    assert bench.directory.open_stores == set()
+    bench.directory.locked.clear()
+    assert bench.tasks.try_locked_standbys() == []
+
+
+async def test_a_roll_back_leaves_standbys_alone() -> None:
+    bench = Bench()
+    await following(bench, T1)
+    await bench.tasks.open(bench.tasks.hold([T0]))
+    bench.tasks.start_restored()
+    assert [task.id for task in bench.tasks.roll_back()] == [T0]
+    assert bench.tasks.standby_ids == {T1}
+    assert bench.changelog_fetcher.positions.keys() == {LOG1}
+
+
+async def test_how_far_stores_are_is_known_of_tasks_that_run_of_standbys_and_of_folders() -> None:
+    bench = Bench()
+    bench.directory.stored = {T0: {"counts": 3}, TaskId(5, 5): {"counts": 8, "sums": 1}}
+    for key in (b"a", b"b"):
+        write_row(bench, LOG1, key)
+    async with restoring(bench):
+        await bench.tasks.open(bench.tasks.hold([T1]))
+        await until(bench.tasks.start_restored)
+    assert bench.tasks.positions() == {T0: 3, T1: 2, TaskId(5, 5): 9}

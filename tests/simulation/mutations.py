@@ -5,20 +5,23 @@ Every one of them is in some stream processor that people run, or was in a draft
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
+import msgspec
+
+from streamlib.engine.assignment import Decision, Member, assign
 from streamlib.engine.task import Task
 from streamlib.errors import ErrorCode, KafkaError
 from streamlib.kafka.group import KafkaGroup
 from streamlib.kafka.producer import KafkaProducer, _cut_off, _State
-from streamlib.records import GroupMetadata, OffsetAndMetadata, TopicPartition
-from streamlib.runtime import transaction
-from streamlib.runtime.restore import Restorer
+from streamlib.records import GroupMetadata, OffsetAndMetadata, TaskId, TopicPartition
+from streamlib.runtime import assignor, transaction
+from streamlib.runtime.restore import Bounds, Restorer
 from streamlib.runtime.tasks import TaskSet
-from streamlib.runtime.transaction import ExactlyOnce
+from streamlib.runtime.transaction import AtLeastOnce, ExactlyOnce
 from streamlib.runtime.worker import Worker
 
 Mutation = Callable[[], Any]
@@ -192,4 +195,95 @@ def overlay_kept_after_a_roll_back() -> Iterator[None]:
             return roll_back(self)
 
     with mock.patch.object(TaskSet, "roll_back", roll_back_without):
+        yield
+
+
+# Of work that moves
+
+
+@mutation
+def demoted_task_goes_on() -> Iterator[None]:
+    """What was given back to be followed from now on is not taken from the tasks that run."""
+    with mock.patch.object(TaskSet, "demote", return_value=[]):
+        yield
+
+
+@mutation
+def rest_of_the_changelog_skipped_by_a_promotion() -> Iterator[None]:
+    """A standby counts as complete wherever it is."""
+    hold, begin = TaskSet.hold, Restorer.begin
+    promoted: list[Task] = []
+
+    def remember(self: TaskSet, task_ids: Iterable[TaskId]) -> list[Task]:
+        task_ids = list(task_ids)
+        promoted.extend(task for task in self.standbys if task.id in task_ids)
+        return hold(self, task_ids)
+
+    def begin_at_once(self: Restorer, task: Task, bounds: Mapping[TopicPartition, Bounds]) -> None:
+        if task in promoted:
+            promoted.remove(task)
+            ends = {p: at if at is not None else bounds[p].start for p, at in task.restore_positions().items()}
+            bounds = {p: Bounds(bounds[p].start, end) for p, end in ends.items()}
+        begin(self, task, bounds)
+
+    with mock.patch.object(TaskSet, "hold", remember), mock.patch.object(Restorer, "begin", begin_at_once):
+        yield
+
+
+@mutation
+def tasks_handed_over_without_a_commit() -> Iterator[None]:
+    """Open work of a revoked task is dropped, and its results, which have been sent, are committed later."""
+    hand_back = Worker._hand_back
+
+    async def without_commit(self: Worker, revoked: Sequence[TaskId]) -> None:
+        async def nothing() -> None:
+            pass
+
+        with mock.patch.object(self, "_commit", nothing):
+            await hand_back(self, revoked)
+
+    with mock.patch.object(Worker, "_hand_back", without_commit):
+        yield
+
+
+@mutation
+def standbys_read_beyond_what_is_stable() -> Iterator[None]:
+    """Stores are filled from changelogs as they are written, results of open transactions among them."""
+    follow = Restorer.follow
+
+    def follow_all(self: Restorer, *rest: Any) -> None:
+        fetcher: Any = self._fetcher
+        fetcher._settings = msgspec.structs.replace(fetcher._settings, read_committed=False)
+        follow(self, *rest)
+
+    with mock.patch.object(Restorer, "follow", follow_all):
+        yield
+
+
+@mutation
+def tasks_given_away_before_their_owners_let_go() -> Iterator[None]:
+    """The leader does not withhold what somebody else has."""
+
+    def at_once(tasks: Any, ends: Any, members: Sequence[Member], policy: Any) -> Decision:
+        free = [msgspec.structs.replace(member, owned=frozenset()) for member in members]
+        return assign(tasks, ends, free, policy)
+
+    with mock.patch.object(assignor, "assign", at_once):
+        yield
+
+
+# At least once
+
+
+@mutation
+def offsets_committed_before_the_outputs() -> Iterator[None]:
+    """What is not written yet when the worker dies is not read again."""
+
+    async def commit(self: AtLeastOnce, tasks: Sequence[Task]) -> None:
+        offsets = transaction.merged_offsets(tasks)
+        await transaction._with_live_generation(self._membership, self._group.commit_offsets, offsets)
+        transaction._write_stores(tasks, await transaction._send_and_flush(self._producer, tasks))
+        self.open = False
+
+    with mock.patch.object(AtLeastOnce, "commit", commit):
         yield

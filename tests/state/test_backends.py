@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -198,3 +199,97 @@ def test_content_is_what_the_position_says_after_kill_9() -> None:
             assert len(list(backend.scan("one", None, None))) == 20
             assert backend.get("default", b"last") == row
             backend.close()
+
+
+@settings(max_examples=15, deadline=None)
+@given(WRITES, st.lists(st.booleans(), min_size=6, max_size=6))
+def test_what_is_loaded_is_as_what_is_written(
+    writes: list[tuple[dict[str, dict[bytes, bytes | None]], dict[str, int]]], bulk: list[bool]
+) -> None:
+    memory = InMemoryBackend()
+    with rocksdb() as (folder, disk):
+        for (changes, positions), in_bulk in zip(writes, bulk, strict=False):
+            memory.write(changes, positions)
+            disk.load(changes, positions, bulk=in_bulk)
+            for store, changed in changes.items():
+                assert [disk.get(store, key) for key in changed] == [memory.get(store, key) for key in changed]
+        assert (content(disk), disk.positions()) == (content(memory), memory.positions())
+        until_settled(disk)
+        disk.close()
+        again = RocksDBBackend(folder, STORES)
+        assert (content(again), again.positions()) == (content(memory), memory.positions())
+        again.close()
+
+
+def until_settled(backend: RocksDBBackend) -> None:
+    deadline = time.monotonic() + 30
+    while not backend.settle():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def test_nothing_is_committed_before_a_bulk_load_is_settled() -> None:
+    """The log would be recovered after a crash without what went past it."""
+    with rocksdb() as (_, backend):
+        backend.load({"one": {b"a": b"1"}}, {"one": 1}, bulk=True)
+        with pytest.raises(AssertionError, match="not settled"):
+            backend.write({"one": {b"a": b"2"}}, {"one": 2})
+        until_settled(backend)
+        backend.write({"one": {b"a": b"2"}}, {"one": 2})
+        assert backend.settle()
+
+
+LOADER = """
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from streamlib.rocksdb import RocksDBBackend
+from tests.state.test_backends import STORES, until_settled
+backend = RocksDBBackend(Path(sys.argv[1]), STORES, memory_bytes=16 << 20)
+start = backend.positions().get("one", 0)
+for n in range(start + 1, start + 4_001):
+    rows = {b"%08d-%d" % (n, i): b"%d" % n * 20 for i in range(20)}
+    backend.load({"one": rows, "default": {b"last": b"%d" % n}}, {"one": n, "default": n}, bulk=True)
+if sys.argv[2] == "settling":
+    backend.settle()
+    time.sleep(os.getpid() % 7 / 1000)
+if sys.argv[2] == "settled":
+    until_settled(backend)
+    backend.write({"default": {b"last": b"committed"}}, {"default": n + 1})
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def killed_loader(folder: str, when: str) -> None:
+    program = [sys.executable, "-c", LOADER, folder, when]
+    loader = subprocess.run(program, cwd=Path(__file__).parents[2], check=False, capture_output=True, text=True)
+    assert loader.returncode == -signal.SIGKILL, loader.stderr
+
+
+def test_content_is_what_the_position_says_after_kill_9_in_a_bulk_load() -> None:
+    """Past the log the latest loads are lost, but of all stores the same, and with their positions."""
+    with tempfile.TemporaryDirectory() as folder:
+        position = 0
+        for when in ("loading", "settling", "loading", "settling"):
+            killed_loader(folder, when)
+            backend = RocksDBBackend(Path(folder), STORES)
+            assert position < backend.positions()["one"] == backend.positions()["default"] <= position + 4_000
+            assert when == "settling" or backend.positions()["one"] < position + 4_000
+            position = backend.positions()["one"]
+            assert backend.get("default", b"last") == b"%d" % position
+            keys = [key for key, _ in backend.scan("one", None, None)]
+            assert keys[-20:] == sorted(b"%08d-%d" % (position, i) for i in range(20))
+            assert len(keys) == 20 * position
+            backend.close()
+
+
+def test_a_settled_bulk_load_and_the_commits_after_it_survive_kill_9() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        killed_loader(folder, "settled")
+        backend = RocksDBBackend(Path(folder), STORES)
+        assert backend.positions() == {"one": 4_000, "default": 4_001}
+        assert backend.get("default", b"last") == b"committed"
+        assert sum(1 for _ in backend.scan("one", None, None)) == 80_000
+        backend.close()

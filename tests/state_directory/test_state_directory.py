@@ -13,6 +13,7 @@ import pytest
 from streamlib.config import StreamsConfig
 from streamlib.errors import LockError, StateStoreError
 from streamlib.records import TaskId
+from streamlib.rocksdb import last_used_s
 from streamlib.serdes import serde_for
 from streamlib.state_directory import LocalStateDirectory
 from streamlib.topology.nodes import StoreSpec
@@ -85,6 +86,24 @@ def test_stores_that_nobody_held_for_a_day_are_built_anew(tmp_path: Path, hours:
         backend.write({"kept": {b"a": b"1"}}, {"kept": 7})
         backend.close()
         make_old(tmp_path / "app" / "0_3", hours)
+        again = here.open(TASK, [KEPT])
+        assert again.positions() == ({"kept": 7} if kept else {})
+        again.close()
+
+
+@pytest.mark.parametrize(("hours", "kept"), [(22, True), (24, False)])
+def test_looking_how_far_stores_are_does_not_make_them_younger(tmp_path: Path, hours: float, kept: bool) -> None:
+    """Each worker looks when it joins, whether it gets their tasks or not."""
+    with directory(tmp_path) as here:
+        backend = here.open(TASK, [KEPT])
+        backend.write({"kept": {b"a": b"1"}}, {"kept": 7})
+        backend.close()
+    folder = tmp_path / "app" / "0_3"
+    make_old(folder, hours)
+    with directory(tmp_path) as here:
+        assert here.stored_positions().get(TASK) == ({"kept": 7} if kept else {})
+    assert time.time() - last_used_s(folder) > hours * 3600
+    with directory(tmp_path) as here:
         again = here.open(TASK, [KEPT])
         assert again.positions() == ({"kept": 7} if kept else {})
         again.close()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import msgspec
 
 from streamlib.dsl.processor import PunctuationType
+from streamlib.engine.calls import Calls
 from streamlib.engine.cursor import Cursor, StreamTime
 from streamlib.engine.inputs import NodeFn
 from streamlib.engine.outbox import Outbox
@@ -55,8 +56,8 @@ class OpenStore(msgspec.Struct, frozen=True):
 class Work(msgspec.Struct, frozen=True):
     """What all nodes of a task share. `getter` finds a table's rows by the name of its node; `processors` are the
     user's, in the order they were compiled; `stream_times` the operators', by node; `global_stores` can be read by all
-    of them; nodes of global stores have no `punctuation`. `behind()`: records are known to wait for the task. `shared`
-    is what several nodes have in common, by a name they agree on."""
+    of them; nodes of global stores have no `punctuation` and no `calls`. `behind()`: records are known to wait for the
+    task. `shared` is what several nodes have in common, by a name they agree on."""
 
     cursor: Cursor
     outbox: Outbox
@@ -71,6 +72,7 @@ class Work(msgspec.Struct, frozen=True):
     cache_budget: CacheBudget | None = None
     behind: Callable[[], bool] = lambda: False
     shared: dict[str, Any] = {}
+    calls: Calls | None = None
 
 
 class Site(msgspec.Struct, frozen=True):

@@ -90,6 +90,15 @@ def check(seen: Seen) -> list[str]:
     return OUT.in_order(seen, expected) + LAST.holds(seen, last)
 
 
+def check_repeated(seen: Seen) -> list[str]:
+    """Each input is named; after which one is open."""
+    named = {
+        (row.value.topic, row.value.partition, row.value.offset) for rows in OUT.outputs(seen).values() for row in rows
+    }
+    inputs = [row for rows in IN.inputs(seen).values() for row in rows]
+    return [f"{row.place} is lost" for row in inputs if (*row.partition, row.offset) not in named]
+
+
 LEDGER = Workload(
     name="ledger",
     about="outputs name their inputs' offsets, each once and in order, and the offset before, from a store",
@@ -98,4 +107,5 @@ LEDGER = Workload(
     topology=topology,
     inputs=inputs,
     check=check,
+    check_repeated=check_repeated,
 )

@@ -37,6 +37,11 @@ def check(seen: Seen) -> list[str]:
     return OUT.in_order(seen, expected)
 
 
+def check_repeated(seen: Seen) -> list[str]:
+    expected = {partition: [row.result for row in rows] for partition, rows in IN.inputs(seen).items()}
+    return OUT.repeated(seen, expected)
+
+
 PASSTHROUGH = Workload(
     name="passthrough",
     about="each input once, in order, with its time and headers",
@@ -45,4 +50,5 @@ PASSTHROUGH = Workload(
     topology=topology,
     inputs=inputs,
     check=check,
+    check_repeated=check_repeated,
 )

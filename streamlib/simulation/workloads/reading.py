@@ -71,6 +71,15 @@ b'\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x03', 10, ()))
             found += in_any_order(f"topic {self.name}, partition {number}", expected.get(number, ()), rows)
         return found
 
+    def repeated(self, seen: Seen, expected: Mapping[int, Sequence[Result]]) -> list[str]:
+        """Whether each partition holds all of these records and no others, however often; in words what is wrong."""
+        found: list[str] = []
+        for number, rows in self.outputs(seen).items():
+            wanted, there = dict.fromkeys(expected.get(number, ())), dict.fromkeys(row.result for row in rows)
+            found += [f"topic {self.name}, partition {number}: {each} is lost" for each in wanted if each not in there]
+            found += [f"{row.place}: {row.result} should not be there" for row in rows if row.result not in wanted]
+        return found
+
     def _rows(self, logs: Mapping[TopicPartition, Sequence[tuple[int, OutRecord]]], number: int) -> list[Row]:
         partition = TopicPartition(self.name, number)
         return [

@@ -120,6 +120,13 @@ def _misplaced(*topics: Mapping[Any, Sequence[Row]]) -> list[str]:
     ]
 
 
+def check_repeated(seen: Seen) -> list[str]:
+    """Each name was collected; whatever was done again came behind an older collection, so that is open."""
+    collected = {row.value[-1] for rows in COLLECTED.outputs(seen).values() for row in rows}
+    inputs = [row for rows in IN.inputs(seen).values() for row in rows]
+    return [f"{row.value.name} of {row.place} is lost" for row in inputs if row.value.name not in collected]
+
+
 REPARTITION = Workload(
     name="repartition",
     about="behind a repartition topic each word is counted 1 to n, and the names of its records are all collected",
@@ -128,4 +135,5 @@ REPARTITION = Workload(
     topology=topology,
     inputs=inputs,
     check=check,
+    check_repeated=check_repeated,
 )

@@ -54,6 +54,8 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
         inputs: `inputs(rng, count)`: about so many records in the order in which they are to arrive. Closing records,
             which let the last results out, come on top.
         check: says in words what is wrong; nothing if all is well.
+        check_repeated: the same where records may have been processed more than once, at least once: nothing is lost.
+            None where that cannot be told from the outputs.
         prepared: input topics that have to be filled before the first worker starts.
     """
 
@@ -64,4 +66,5 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
     topology: Callable[[], Topology]
     inputs: Callable[[random.Random, int], list[Input]]
     check: Callable[[Seen], list[str]]
+    check_repeated: Callable[[Seen], list[str]] | None = None
     prepared: tuple[str, ...] = ()

@@ -22,7 +22,9 @@ from streamlib.topology.operators.foreign_key import (
 from streamlib.topology.operators.joins import StreamGlobalTableJoin, StreamTableJoin, TableJoin, TableJoinMerge
 from streamlib.topology.operators.sessions import SessionFold
 from streamlib.topology.operators.stateless import (
+    MOST_CONCURRENT,
     Branch,
+    CallOptions,
     DropNullKeys,
     Filter,
     FlatMap,
@@ -30,6 +32,7 @@ from streamlib.topology.operators.stateless import (
     Foreach,
     MapRecords,
     MapValues,
+    Ordered,
     PassThrough,
     Peek,
     Process,
@@ -51,7 +54,9 @@ from streamlib.topology.operators.tables import (
 from streamlib.topology.operators.windows import WindowedFold
 
 __all__ = [
+    "MOST_CONCURRENT",
     "Branch",
+    "CallOptions",
     "CogroupMerge",
     "Deduplicate",
     "DropNullKeys",
@@ -68,6 +73,7 @@ __all__ = [
     "MapRecords",
     "MapValues",
     "Operator",
+    "Ordered",
     "PassThrough",
     "Peek",
     "Process",

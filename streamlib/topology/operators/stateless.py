@@ -1,11 +1,35 @@
-"""Operators without state of their own: filters, maps, branches, user processors."""
+"""Operators without state of their own: filters, maps, branches, user processors.
+
+Those with `calls` await their function.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import msgspec
+
+Ordered: TypeAlias = Literal["key", "partition", "none"]
+"""In which order the results of calls go on."""
+
+MOST_CONCURRENT = 1_000
+"""The most calls of one operator and task that may be under way."""
+
+
+class CallOptions(msgspec.Struct, frozen=True):
+    """How an operator awaits its function.
+
+    Attributes:
+        concurrency: how many calls of one task may be under way.
+        ordered: "key": of each key one call after the other; "partition": results in the order of the records;
+            "none": as they come.
+        timeout_ms: after how long a call counts as failed; None: never.
+    """
+
+    concurrency: int = 64
+    ordered: Ordered = "key"
+    timeout_ms: int | None = None
 
 
 class PassThrough(msgspec.Struct, frozen=True):
@@ -21,12 +45,14 @@ class Filter(msgspec.Struct, frozen=True):
 
     predicate: Callable[[Any, Any], object]
     negate: bool = False
+    calls: CallOptions | None = None
 
 
 class MapRecords(msgspec.Struct, frozen=True):
     """`mapper(key, value) -> (key, value)`."""
 
-    mapper: Callable[[Any, Any], tuple[Any, Any]]
+    mapper: Callable[[Any, Any], Any]
+    calls: CallOptions | None = None
 
 
 class MapValues(msgspec.Struct, frozen=True):
@@ -34,12 +60,14 @@ class MapValues(msgspec.Struct, frozen=True):
 
     mapper: Callable[..., Any]
     with_key: bool = False
+    calls: CallOptions | None = None
 
 
 class FlatMap(msgspec.Struct, frozen=True):
     """`mapper(key, value) -> iterable of (key, value)`."""
 
     mapper: Callable[[Any, Any], Any]
+    calls: CallOptions | None = None
 
 
 class FlatMapValues(msgspec.Struct, frozen=True):
@@ -47,6 +75,7 @@ class FlatMapValues(msgspec.Struct, frozen=True):
 
     mapper: Callable[..., Any]
     with_key: bool = False
+    calls: CallOptions | None = None
 
 
 class SelectKey(msgspec.Struct, frozen=True):
@@ -59,12 +88,14 @@ class Peek(msgspec.Struct, frozen=True):
     """Calls `action(key, value)`, then forwards the record unchanged."""
 
     action: Callable[[Any, Any], object]
+    calls: CallOptions | None = None
 
 
 class Foreach(msgspec.Struct, frozen=True):
     """Calls `action(key, value)`; the end of the line."""
 
     action: Callable[[Any, Any], object]
+    calls: CallOptions | None = None
 
 
 class Branch(msgspec.Struct, frozen=True):

@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from streamlib.kafka.protocol.messages import cluster, data, groups, topics, transactions
+from streamlib.kafka.protocol.messages import cluster, data, groups, streams, topics, transactions
 from streamlib.kafka.protocol.schema import Api
 
 APIS: Mapping[str, Api] = MappingProxyType(
     {
         api.name: api
-        for module in (cluster, data, groups, transactions, topics)
+        for module in (cluster, data, groups, streams, transactions, topics)
         for api in vars(module).values()
         if isinstance(api, Api)
     }

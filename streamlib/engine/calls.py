@@ -1,0 +1,330 @@
+"""Calls of functions that are awaited: which may start, and what goes on when they have come back.
+
+    node --register--> line --take--> awaited beside the worker's loop --finish--> line --in order--> nodes below
+
+Nothing is awaited here. A node whose function is `async def` only notes the call with the record it is for. The task's
+driver takes those that may start, has them answered in whatever way it can, and brings each answer back; what comes
+after the node happens then, with the cursor on the call's record, and belongs to the transaction that is open then.
+
+A record of an input is unfinished as long as it has a call that has not gone on. Where nothing of a record can have
+happened by then (`engine/reach.py`), the commit just says which records are unfinished. Other calls hold commits up.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextvars import ContextVar
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+
+from streamlib.engine.cursor import Cursor
+from streamlib.engine.inputs import NodeFn
+from streamlib.records import FetchedRecord, Headers, RecordMetadata, TopicPartition
+from streamlib.topology.operators import CallOptions, Ordered
+
+MOST_PENDING = 1_000
+"""Calls of one task that have not gone on, those that wait for their turn included. More records are not taken."""
+
+DEEPEST = 4
+"""Where commits wait for calls, so many of one key wait for each other at most: the commit waits for all of them."""
+
+_UNKNOWN = object()
+"""The key of all keys that cannot be told apart."""
+
+_CALLED_FOR: ContextVar[RecordMetadata | None] = ContextVar("called_for", default=None)
+
+
+def record_metadata() -> RecordMetadata | None:
+    """Inside a function that is awaited: where the record came from that it was called for. None elsewhere, and for
+    what a punctuator forwarded.
+
+    The same after a restart, so that it tells a service outside of Kafka that it has seen a call before:
+
+        async def charge(order: Order) -> Receipt:
+            place = record_metadata()
+            return await payments.post(order, idempotency_key=f"{place.topic}-{place.partition}-{place.offset}")
+    """
+    return _CALLED_FOR.get()
+
+
+class Answer(NamedTuple):
+    """What became of a call: what the function returned, or what it raised."""
+
+    result: Any = None
+    error: Exception | None = None
+
+
+class Call:
+    """One call of a function that is awaited, and the record it is for. `holds_commit`: commits wait for it."""
+
+    __slots__ = ("headers", "holds_commit", "key", "line", "partition", "record", "timestamp", "value")
+
+    def __init__(self, line: Line, key: Any, value: Any, timestamp: int, headers: Headers) -> None:
+        self.line = line
+        self.key = key
+        self.value = value
+        self.timestamp = timestamp
+        self.headers = headers
+        self.partition: TopicPartition | None = None
+        self.record: FetchedRecord | None = None
+        self.holds_commit = True
+
+    @property
+    def timeout_ms(self) -> int | None:
+        """After how long it counts as failed."""
+        return self.line.options.timeout_ms
+
+    async def answer(self) -> Answer:
+        """Call the function. What it raises is part of the answer; a cancellation is not, and passes."""
+        _CALLED_FOR.set(self._place())
+        try:
+            return Answer(await self.line.call(self.key, self.value))
+        except Exception as error:
+            return Answer(error=error)
+
+    def _place(self) -> RecordMetadata | None:
+        if self.partition is None or self.record is None:
+            return None
+        return RecordMetadata(*self.partition, self.record.offset)
+
+    def __str__(self) -> str:
+        place = self._place()
+        where = "a punctuator" if self.partition is None or place is None else self.partition.at(place.offset)
+        return f"node {self.line.name}: the call for {where}"
+
+
+class Line:
+    """The calls of one node.
+
+    Args:
+        name: of the node.
+        call: `call(key, value)` calls the user's function.
+        options: how many at a time, and in which order they go on.
+    """
+
+    def __init__(self, name: str, call: Callable[[Any, Any], Any], options: CallOptions) -> None:
+        self.name = name
+        self.call = call
+        self.options = options
+        self.resume: NodeFn | None = None  # the node, as if its function were a plain one that says what is known
+        self.order: _Order = _ORDERS[options.ordered]()
+        self.startable: deque[Call] = deque()
+        self.started = 0
+        self._answer = Answer()
+
+    @property
+    def free(self) -> int:
+        """How many more calls could start now."""
+        return self.options.concurrency - self.started - len(self.startable)
+
+    def answered(self, *arguments: Any) -> Any:
+        """What the user's function said about the call that goes on."""
+        if self._answer.error is not None:
+            raise self._answer.error
+        return self._answer.result
+
+    def go_on(self, call: Call, answer: Answer) -> None:
+        """Do what comes after the call."""
+        assert self.resume is not None, f"node {self.name} is not compiled"
+        self._answer = answer
+        try:
+            self.resume(call.key, call.value, call.timestamp, call.headers)
+        finally:
+            self._answer = Answer()
+
+
+class _Order(Protocol):
+    """When a call may start and go on."""
+
+    @property
+    def deep(self) -> bool:
+        """Whether so many wait for each other that no more should come, if commits wait for them."""
+        ...
+
+    def add(self, call: Call) -> bool:
+        """Take a call; whether it may start at once."""
+        ...
+
+    def back(self, call: Call, answer: Answer) -> Iterable[tuple[Call, Answer]]:
+        """Those that go on now that this one has its answer."""
+        ...
+
+    def gone_on(self, call: Call) -> Call | None:
+        """The one that may start now that this one has gone on."""
+        ...
+
+
+class _ByKey:
+    """Of each key one after the other, with all that comes after. Records without a key have no order."""
+
+    def __init__(self) -> None:
+        self._behind: dict[Any, deque[Call]] = {}  # those that wait, for each key of which one is under way
+        self._deep_keys = 0
+
+    @property
+    def deep(self) -> bool:
+        return self._deep_keys > 0
+
+    def add(self, call: Call) -> bool:
+        if call.key is None:
+            return True
+        key = _identity(call.key)
+        behind = self._behind.get(key)
+        if behind is None:
+            self._behind[key] = deque()
+            return True
+        behind.append(call)
+        self._deep_keys += len(behind) == DEEPEST
+        return False
+
+    def back(self, call: Call, answer: Answer) -> Iterable[tuple[Call, Answer]]:
+        return ((call, answer),)
+
+    def gone_on(self, call: Call) -> Call | None:
+        if call.key is None:
+            return None
+        key = _identity(call.key)
+        behind = self._behind[key]
+        if not behind:
+            del self._behind[key]
+            return None
+        self._deep_keys -= len(behind) == DEEPEST
+        return behind.popleft()
+
+
+class _InLine:
+    """All at once, but each goes on only when those before it have."""
+
+    deep = False
+
+    def __init__(self) -> None:
+        self._line: deque[Call] = deque()
+        self._answers: dict[Call, Answer] = {}
+
+    def add(self, call: Call) -> bool:
+        self._line.append(call)
+        return True
+
+    def back(self, call: Call, answer: Answer) -> Iterable[tuple[Call, Answer]]:
+        self._answers[call] = answer
+        while self._line and self._line[0] in self._answers:
+            first = self._line.popleft()
+            yield first, self._answers.pop(first)
+
+    def gone_on(self, call: Call) -> Call | None:
+        return None
+
+
+class _AsTheyCome:
+    """No order."""
+
+    deep = False
+
+    def add(self, call: Call) -> bool:
+        return True
+
+    def back(self, call: Call, answer: Answer) -> Iterable[tuple[Call, Answer]]:
+        return ((call, answer),)
+
+    def gone_on(self, call: Call) -> Call | None:
+        return None
+
+
+_ORDERS: dict[Ordered, Callable[[], _Order]] = {"key": _ByKey, "partition": _InLine, "none": _AsTheyCome}
+
+
+def _identity(key: Any) -> Any:
+    """What tells keys apart. Those that can neither be hashed nor written are all one, which only costs time."""
+    try:
+        hash(key)
+    except TypeError:
+        try:
+            return msgspec.msgpack.encode(key)
+        except (TypeError, ValueError, OverflowError, msgspec.MsgspecError):
+            return _UNKNOWN
+    return key
+
+
+class Calls:
+    """The calls of one task.
+
+    Args:
+        cursor: the task's; while calls go on it stands on their records.
+    """
+
+    def __init__(self, cursor: Cursor) -> None:
+        self._cursor = cursor
+        self.lines: dict[str, Line] = {}
+        # For each input that may be committed with records unfinished, their offsets, lowest first, and calls of each.
+        self.unfinished: dict[TopicPartition, dict[int, int]] = {}
+        self.most_pending = MOST_PENDING
+        self.pending = 0
+        self.holding = 0  # those that commits wait for
+
+    def line(self, name: str, call: Callable[[Any, Any], Any], options: CallOptions) -> Line:
+        """The calls of another node."""
+        line = self.lines[name] = Line(name, call, options)
+        return line
+
+    def register(self, line: Line, key: Any, value: Any, timestamp: int, headers: Headers) -> None:
+        """Note a call for the record in process."""
+        call = Call(line, key, value, timestamp, headers)
+        call.partition, call.record = self._cursor.partition, self._cursor.record
+        self.pending += 1
+        self._begun(call)
+        if line.order.add(call):
+            line.startable.append(call)
+
+    def take(self) -> list[Call]:
+        """Calls that may start now; each will have its answer."""
+        taken = []
+        for line in self.lines.values():
+            while line.startable and line.started < line.options.concurrency:
+                taken.append(line.startable.popleft())
+                line.started += 1
+        return taken
+
+    def finish(self, call: Call, answer: Answer) -> None:
+        """Go on with the calls whose turn it is now that this one has its answer."""
+        line, cursor = call.line, self._cursor
+        line.started -= 1
+        for each, known in line.order.back(call, answer):
+            cursor.partition, cursor.record = each.partition, each.record
+            line.go_on(each, known)
+            self.pending -= 1
+            self._ended(each)
+            following = line.order.gone_on(each)
+            if following is not None:
+                line.startable.append(following)
+
+    @property
+    def room(self) -> int:
+        """How many more records may be taken: as many as could each have a call that starts at once."""
+        room = self.most_pending - self.pending
+        for line in self.lines.values():
+            if self.holding and line.order.deep:
+                return 0
+            room = min(room, line.free)
+        return room
+
+    def _begun(self, call: Call) -> None:
+        unfinished = None if call.partition is None else self.unfinished.get(call.partition)
+        if unfinished is None or call.record is None:
+            self.holding += 1
+            return
+        call.holds_commit = False
+        offset = call.record.offset
+        unfinished[offset] = unfinished.get(offset, 0) + 1
+
+    def _ended(self, call: Call) -> None:
+        if call.holds_commit:
+            self.holding -= 1
+            return
+        assert call.partition is not None
+        assert call.record is not None
+        unfinished, offset = self.unfinished[call.partition], call.record.offset
+        unfinished[offset] -= 1
+        if not unfinished[offset]:
+            del unfinished[offset]

@@ -1,0 +1,136 @@
+"""Awaits what functions of operators have been called for, beside the worker's loop.
+
+    Task.take_calls --start--> an asyncio task each --> answers --take_answers--> Task.finish
+
+Nothing here touches a task: answers wait until the worker's loop takes them. A call that takes too long has its answer
+at that moment, however long its function goes on; the function is cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+
+import msgspec
+
+from streamlib.engine.calls import Answer, Call
+from streamlib.engine.task import Task
+from streamlib.runtime.wakeup import Wakeup
+
+log = logging.getLogger(__name__)
+
+CANCEL_PATIENCE_S = 2
+"""How long functions that were cancelled may go on, before nobody waits for them any more."""
+
+
+class _UnderWay(msgspec.Struct):
+    """A call that has no answer yet."""
+
+    task: Task
+    call: Call
+    alarm: asyncio.TimerHandle | None
+
+
+class CallsUnderWay:
+    """The calls of one worker.
+
+    Args:
+        wakeup: set when there is an answer.
+        longest_hold_ms: how long calls may take that commits wait for, whatever their operators say.
+    """
+
+    def __init__(self, wakeup: Wakeup, longest_hold_ms: float) -> None:
+        self._wakeup = wakeup
+        self._longest_hold_ms = longest_hold_ms
+        self._under_way: dict[asyncio.Task[Answer], _UnderWay] = {}
+        self._answers: list[tuple[Task, Call, Answer]] = []
+        self._cancelled: set[asyncio.Task[Answer]] = set()  # those that have not ended
+
+    def __len__(self) -> int:
+        return len(self._under_way)
+
+    @property
+    def answered(self) -> bool:
+        """Whether there are answers to take."""
+        return bool(self._answers)
+
+    def start(self, task: Task) -> None:
+        """Begin what may begin."""
+        for call in task.take_calls():
+            running = asyncio.create_task(call.answer())
+            self._under_way[running] = _UnderWay(task, call, self._alarm(running, call))
+            running.add_done_callback(self._done)
+
+    def take_answers(self) -> list[tuple[Task, Call, Answer]]:
+        """Answers since the last call, in the order they came."""
+        answers, self._answers = self._answers, []
+        return answers
+
+    async def cancel(self, tasks: Iterable[Task] | None = None) -> None:
+        """Let go of the calls of these tasks, or of all: nothing of them goes on.
+
+        Their functions are cancelled and waited for, but not for ever.
+        """
+        dropped = None if tasks is None else {id(task) for task in tasks}
+        self._answers = [answer for answer in self._answers if dropped is not None and id(answer[0]) not in dropped]
+        ended = {running for running, each in self._under_way.items() if dropped is None or id(each.task) in dropped}
+        for running in ended:
+            self._cancel(running)
+        if not ended:
+            return
+        _, going_on = await asyncio.wait(ended, timeout=CANCEL_PATIENCE_S)
+        if going_on:
+            log.warning(
+                "%d calls were cancelled and go on all the same; what they return is thrown away", len(going_on)
+            )
+
+    def _alarm(self, running: asyncio.Task[Answer], call: Call) -> asyncio.TimerHandle | None:
+        limits = [call.timeout_ms, self._longest_hold_ms if call.holds_commit else None]
+        limit_ms = min((limit for limit in limits if limit is not None), default=None)
+        if limit_ms is None:
+            return None
+        return asyncio.get_running_loop().call_later(limit_ms / 1000, self._expire, running, limit_ms)
+
+    def _expire(self, running: asyncio.Task[Answer], limit_ms: float) -> None:
+        each = self._cancel(running)
+        if each is None:
+            return
+        text = f"no answer within {limit_ms / 1000:g} s"
+        if limit_ms != each.call.timeout_ms:
+            text += ", half of transaction_timeout_ms, and the transaction has to wait for it"
+        self._answer(each, Answer(error=TimeoutError(text)))
+
+    def _cancel(self, running: asyncio.Task[Answer]) -> _UnderWay | None:
+        each = self._under_way.pop(running, None)
+        if each is None:
+            return None
+        if each.alarm is not None:
+            each.alarm.cancel()
+        running.cancel()
+        self._cancelled.add(running)
+        return each
+
+    def _done(self, running: asyncio.Task[Answer]) -> None:
+        each = self._under_way.pop(running, None)
+        if each is None:
+            self._cancelled.discard(running)
+            if not running.cancelled():
+                running.exception()  # nobody asks for it, and nobody is to be told that
+            return
+        if each.alarm is not None:
+            each.alarm.cancel()
+        self._answer(each, _answer_of(running))
+
+    def _answer(self, each: _UnderWay, answer: Answer) -> None:
+        self._answers.append((each.task, each.call, answer))
+        self._wakeup.set()
+
+
+def _answer_of(running: asyncio.Task[Answer]) -> Answer:
+    if running.cancelled():
+        return Answer(error=RuntimeError("the function was cancelled, by something it called"))
+    error = running.exception()
+    if error is not None:
+        return Answer(error=RuntimeError(f"the function ended with {error!r}"))
+    return running.result()
