@@ -7,10 +7,12 @@ to another: from the first that covers a part of the records, when start and war
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 import uuid
@@ -37,6 +39,8 @@ _STALLED_SECONDS = 60
 _STOP_SECONDS = 30
 _TAIL_LINES = 15
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+_LIBC = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG = 1
 _OFFSET_FETCH_GROUPS = 8  # the first version of OffsetFetch that asks for several groups at once
 
 
@@ -100,7 +104,14 @@ class Process:
         self._log = folder / "log"
         with self._log.open("wb") as log:
             self._popen = subprocess.Popen(
-                command, env=env, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                command,
+                env=env,
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=_die_with_parent,
             )
         self.pid = self._popen.pid
 
@@ -125,6 +136,11 @@ class Process:
         except subprocess.TimeoutExpired:
             os.killpg(self.pid, signal.SIGKILL)
             self._popen.wait()
+
+
+def _die_with_parent() -> None:
+    """Nothing of ours goes on when the benchmark is killed."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class Setting(msgspec.Struct, frozen=True):
@@ -267,7 +283,10 @@ async def measure(
     Raises:
         PeerFailedError: it failed, or stood still.
         WrongOutputError: its output is wrong.
+        StreamsError: this is no Linux.
     """
+    if sys.platform != "linux":
+        raise StreamsError("what a process costs is read from /proc, which only Linux has")
     data = setting.data
     sink = f"benchmark-output-{uuid.uuid4().hex[:8]}"
     await connection.admin().create_topic(sink, data.partitions)

@@ -83,6 +83,19 @@ def print_throughput(console: Console, runs: Sequence[Run]) -> None:
             reference = medians(runs, job, guarantee, _REFERENCE[peer.endswith("-cached")])
             table.add_row(peer, *_cells(own, reference))
         console.print(table)
+        if line := _beside_others(runs, job, guarantee):
+            console.print(line, highlight=False)
+
+
+def _beside_others(runs: Sequence[Run], job: str, guarantee: str) -> str:
+    """How many times as fast as each peer we are, in one line."""
+    ours = medians(runs, job, guarantee, "streamlib")
+    peers = dict.fromkeys(run.peer for run in runs if not run.peer.startswith("streamlib"))
+    others = {peer: medians(runs, job, guarantee, peer) for peer in peers}
+    if ours is None or not any(others.values()):
+        return ""
+    factors = [f"{ours.records_per_s / own.records_per_s:.1f}x {peer}" for peer, own in others.items() if own]
+    return "streamlib's records/s: " + ", ".join(factors)
 
 
 def _cells(own: Figures | None, reference: Figures | None) -> list[str]:

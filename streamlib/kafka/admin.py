@@ -206,8 +206,8 @@ class KafkaAdmin:
         wrong = [problem for spec in specs for problem in _problems(spec, counts[spec.name], policies.get(spec.name))]
         if wrong:
             raise TopologyError(
-                f"internal topics do not fit the topology: {'; '.join(wrong)}. Was the topology changed, or were partitions "
-                "added to a source? Use a new application_id, or stop all workers and reset the application"
+                f"internal topics do not fit the topology: {'; '.join(wrong)}. Was the topology changed, or were "
+                "partitions added to a source? Use a new application_id, or stop all workers and reset the application"
             )
 
     async def _known_counts(self, names: list[str]) -> dict[str, int]:

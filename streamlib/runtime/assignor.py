@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Protocol
 
 import anyio
 import msgspec
@@ -39,6 +40,7 @@ class UserData(msgspec.Struct, frozen=True, omit_defaults=True):
     tags: dict[str, str] = {}
     capacity: int = 1
     leaving: bool = False
+    followed: list[TaskId] = []
 
 
 class Instructions(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -74,13 +76,30 @@ class Place(msgspec.Struct, frozen=True):
     tags: Mapping[str, str] = {}
 
 
-def introduction(plan: Plan, place: Place, positions: Callable[[], Mapping[TaskId, int]]) -> Callable[[bool], bytes]:
+class Stored(Protocol):
+    """What a worker has of tasks' stores (`TaskSet`)."""
+
+    @property
+    def standby_ids(self) -> frozenset[TaskId]: ...
+
+    def positions(self) -> Mapping[TaskId, int]: ...
+
+
+def introduction(plan: Plan, place: Place, stored: Stored) -> Callable[[bool], bytes]:
     """What this member says when it joins; whether it is leaving is only known then."""
 
     def encode(leaving: bool) -> bytes:
-        stored = [(*task, position) for task, position in sorted(positions().items())]
         return msgspec.json.encode(
-            UserData(VERSION, plan.fingerprint, stored, place.process, place.host, dict(place.tags), leaving=leaving)
+            UserData(
+                VERSION,
+                plan.fingerprint,
+                [(*task, position) for task, position in sorted(stored.positions().items())],
+                place.process,
+                place.host,
+                dict(place.tags),
+                leaving=leaving,
+                followed=sorted(stored.standby_ids),
+            )
         )
 
     return encode
@@ -136,7 +155,7 @@ class Assignor:
         said = _decode(member_id, subscription.user_data)
         if said.fingerprint and said.fingerprint != self._plan.fingerprint:
             log.warning("member %s runs a different topology than the leader of the group", member_id)
-        known = set(self._plan.tasks)
+        known = frozenset(self._plan.tasks)
         stored = {TaskId(sub, partition): position for sub, partition, position in said.positions}
         return Member(
             member_id=member_id,
@@ -148,6 +167,7 @@ class Assignor:
             generation=subscription.generation,
             positions={task: position for task, position in stored.items() if task in known},
             leaving=said.leaving,
+            followed=known.intersection(said.followed),
         )
 
     def _owned_tasks(self, owned: Iterable[TopicPartition]) -> frozenset[TaskId]:

@@ -127,7 +127,7 @@ def build_worker(
         rack_tags=config.rack_aware_assignment_tags,
     )
     membership = Membership(
-        group, clock, settings, Assignor(plan, admin, policy), introduction(plan, place, tasks.positions), wakeup
+        group, clock, settings, Assignor(plan, admin, policy), introduction(plan, place, tasks), wakeup
     )
     committer = build_committer(config, adapters, directory.identity, group, membership)
     return Worker(

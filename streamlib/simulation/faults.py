@@ -34,14 +34,14 @@ class Stopped(msgspec.Struct, frozen=True, tag=True):
 
 
 class Joined(msgspec.Struct, frozen=True, tag=True):
-    """The worker is added: its host has none before."""
+    """The worker is added: its host has none before, or it had left."""
 
     host: str
     at_ms: float
 
 
 class Left(msgspec.Struct, frozen=True, tag=True):
-    """Told to stop and to leave, static or not: hand over, commit, go. None: it never comes back, unless all went."""
+    """Told to stop and to leave, static or not: hand over, commit, go. None: for good, unless it is the last."""
 
     host: str
     at_ms: float

@@ -136,6 +136,7 @@ class Injector:
     def _move(self, fault: Joined | Left | Restarted, host: Host) -> None:
         match fault:
             case Joined():
+                host.wanted = True
                 host.start()
             case Left(back_after_ms=None):
                 host.wanted = not any(other.wanted for other in self._hosts.values() if other is not host)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from benchmarks.compare.__main__ import chosen
@@ -14,6 +15,8 @@ from benchmarks.compare.errors import PeerMissingError
 from benchmarks.compare.measure import Figures, PeerFailedError, Process, Sample, Usage, figures
 from benchmarks.compare.peers import _installed, _python
 from benchmarks.profile import stage_of
+
+ROOT = Path(__file__).parents[2]
 
 # A child that has used a third of a second of CPU and 64 MiB, and waits.
 WORK = """
@@ -73,6 +76,20 @@ def test_a_process_that_ends_is_reported_with_its_last_words(tmp_path: Path) -> 
     with pytest.raises(PeerFailedError, match=r"exit code 1:\nno broker"):
         process.check()
     process.stop()
+
+
+def test_a_process_dies_with_a_benchmark_that_is_killed(tmp_path: Path) -> None:
+    program = f"""
+import os, pathlib, time
+from benchmarks.compare.measure import Process
+print(Process(["sleep", "600"], dict(os.environ), pathlib.Path({str(tmp_path)!r})).pid, flush=True)
+time.sleep(600)
+"""
+    with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE) as benchmark:
+        assert benchmark.stdout is not None
+        peer = psutil.Process(int(benchmark.stdout.readline()))
+        benchmark.kill()
+    peer.wait(timeout=30)  # raises if it goes on
 
 
 def test_a_peer_that_cannot_be_installed_is_missing(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from benchmarks.compare.jobs import JOBS, Enriched, WindowCount, WrongOutputErro
 from benchmarks.keyed_count import Event
 
 DATA = Data.of(records=1200, keys=24, partitions=4)
-LONG = Data(records=400_000, keys=8, partitions=4)  # 100 s of event time: two windows
+OVER_TWO_WINDOWS = Data(records=1200, keys=24, partitions=4, begins_ms=60_000 - 150)
 
 Output = list[tuple[str, bytes]]
 
@@ -120,10 +120,10 @@ def test_a_cache_may_not_leave_the_last_count_out() -> None:
 
 
 def test_windows_are_counted_apart() -> None:
-    output = right_output("window-count", LONG)
+    output = right_output("window-count", OVER_TWO_WINDOWS)
     windows = {msgspec.json.decode(value, type=WindowCount).start for _, value in output}
     assert len(windows) == 2
-    assert check("window-count", LONG, output) == 0
+    assert check("window-count", OVER_TWO_WINDOWS, output) == 0
 
 
 def test_a_key_comes_again_after_all_others_and_stays_in_its_partition() -> None:

@@ -21,6 +21,17 @@ from tests.runtime.fakes import IN0, IN1, LOG0, LOG1, T0, T1, FakeAdmin, FakeBro
 HERE = Place("disk-1", "host-1", {"zone": "a"})
 
 
+class Disk:
+    """What a worker has."""
+
+    def __init__(self, positions: dict[TaskId, int], standby_ids: frozenset[TaskId] = frozenset()) -> None:
+        self._positions = positions
+        self.standby_ids = standby_ids
+
+    def positions(self) -> dict[TaskId, int]:
+        return self._positions
+
+
 class Leader:
     """An assignor over a broker in memory; what it makes of the members is kept."""
 
@@ -60,18 +71,19 @@ def said(**fields: Any) -> bytes:
 
 
 async def test_what_a_member_says_arrives(leader: Leader) -> None:
-    introduce = introduction(leader.plan, HERE, lambda: {T1: 17, T0: 4})
+    introduce = introduction(leader.plan, HERE, Disk({T1: 17, T0: 4}, frozenset({T0})))
     await leader.decide(member("a", introduce(False), IN1, generation=3), member("b", introduce(True)))
     a, b = leader.members["a"], leader.members["b"]
     assert (a.process, a.host, a.tags, a.capacity) == ("disk-1", "host-1", {"zone": "a"}, 1)
     assert a.positions == {T0: 4, T1: 17}
+    assert a.followed == {T0}
     assert (a.owned, a.generation) == ({T1}, 3)
     assert (a.leaving, b.leaving) == (False, True)
 
 
 async def test_positions_are_those_of_the_moment_it_joins(leader: Leader) -> None:
     positions = {T0: 4}
-    introduce = introduction(leader.plan, HERE, lambda: positions)
+    introduce = introduction(leader.plan, HERE, Disk(positions))
     positions[T0] = 5
     await leader.decide(member("a", introduce(False)))
     assert leader.members["a"].positions == {T0: 5}
@@ -79,7 +91,7 @@ async def test_positions_are_those_of_the_moment_it_joins(leader: Leader) -> Non
 
 async def test_what_the_leader_says_arrives(leader: Leader) -> None:
     """One of two tasks moves: its owner gives it back, both wait for the follow-up."""
-    introduce = introduction(leader.plan, HERE, dict)
+    introduce = introduction(leader.plan, HERE, Disk({}))
     assignments = await leader.decide(
         member("a", introduce(False), IN0, IN1, generation=3), member("b-1", introduce(False), instance_id="b")
     )
@@ -95,7 +107,7 @@ async def test_what_the_leader_says_arrives(leader: Leader) -> None:
 
 
 async def test_nobody_waits_where_nothing_moves(leader: Leader) -> None:
-    introduce = introduction(leader.plan, HERE, dict)
+    introduce = introduction(leader.plan, HERE, Disk({}))
     members = (member("a", introduce(False), IN0, generation=3), member("b", introduce(False), IN1, generation=3))
     for assignment in (await leader.decide(*members)).values():
         instructions = instructions_of(assignment)

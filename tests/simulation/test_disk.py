@@ -56,3 +56,14 @@ def test_lost_disk_is_empty_and_its_worker_another_one() -> None:
     disk.lose()
     assert disk.identity != before
     assert DiskDirectory(disk, Process("h")).open(TASK, STORES).get("s", b"a") is None
+
+
+def test_workers_on_one_disk_have_names_of_their_own_and_see_the_same_stores() -> None:
+    disk = Disk("h")
+    first, second = DiskDirectory(disk, Process("h")), DiskDirectory(disk, Process("i"))
+    assert (first.identity, second.identity) == ("h", "i")
+    assert first.process == second.process
+    first.open(TASK, STORES).write({"s": {b"a": b"1"}}, {"s": 1})
+    second.open(TASK, STORES, aside=True).write({"s": {b"a": b"2"}}, {"s": 2})
+    assert second.stored_positions() == {TASK: {"s": 1}}
+    assert sorted(disk.copies(TASK)) == ["0_0", "0_0.aside-i"]

@@ -124,3 +124,57 @@ def test_exception_that_nobody_hears_is_a_failure() -> None:
         await asyncio.sleep(2)
 
     assert "ZeroDivisionError" in run(main).failures[0]
+
+
+def test_signal_reaches_a_frozen_process_when_it_wakes_up_and_a_killed_one_never() -> None:
+    seen: list[str] = []
+
+    async def main(loop: VirtualTimeLoop) -> None:
+        frozen, killed = Process("frozen"), Process("killed")
+        frozen.freeze()
+        for process in (frozen, killed):
+            loop.signal(process, lambda name=process.name: seen.append(name))  # type: ignore[misc]
+        killed.kill()
+        await asyncio.sleep(1)
+        assert not seen
+        loop.thaw(frozen)
+        await asyncio.sleep(1)
+        assert seen == ["frozen"]
+
+    run(main)
+
+
+def test_busy_process_goes_on_when_it_is_done_and_the_others_do_meanwhile() -> None:
+    seen: list[tuple[str, float]] = []
+
+    async def main(loop: VirtualTimeLoop) -> None:
+        busy = Process("busy")
+
+        async def work() -> None:
+            busy.busy_until_s = loop.time() + 3
+            for _ in range(2):
+                await asyncio.sleep(1)
+                seen.append(("busy", loop.time()))
+
+        async def other() -> None:
+            await asyncio.sleep(2)
+            seen.append(("other", loop.time()))
+
+        loop.start(busy, work)
+        loop.start(Process("other"), other)
+        await asyncio.sleep(10)
+        assert seen == [("other", 2), ("busy", 3), ("busy", 4)]
+
+    run(main)
+
+
+def test_timers_of_one_moment_go_off_in_their_order() -> None:
+    seen: list[int] = []
+
+    async def main(loop: VirtualTimeLoop) -> None:
+        for number in range(50):
+            loop.call_at(1.0, seen.append, number)
+        await asyncio.sleep(2)
+        assert seen == list(range(50))
+
+    run(main)

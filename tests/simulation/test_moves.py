@@ -70,28 +70,19 @@ def test_fresh_seeds_of_moves_find_nothing(pytestconfig: pytest.Config) -> None:
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["demoted_task_goes_on", "standbys_read_beyond_what_is_stable", "tasks_given_away_before_their_owners_let_go"],
+    ("name", "told"),
+    [
+        ("demoted_task_goes_on", "in the same generation"),
+        ("standbys_read_beyond_what_is_stable", "is stable"),
+        ("tasks_given_away_before_their_owners_let_go", ""),
+    ],
 )
-def test_bug_of_moving_work_is_found_by_moves_alone(name: str) -> None:
+def test_bug_of_moving_work_is_found_by_moves_alone(name: str, told: str) -> None:
+    """Two owners are told as such: neither would be refused. So is a standby that is ahead of what is stable."""
     with MUTATIONS[name]():
-        found = next((seed for seed in range(SEEDS_FOR_A_BUG) if not run_seed(seed, ALL, MOVES).ok), None)
+        outcomes = (run_seed(seed, ALL, MOVES) for seed in range(SEEDS_FOR_A_BUG))
+        found = next((o for o in outcomes if any(told in violation for violation in o.violations)), None)
     assert found is not None, f"not found within {SEEDS_FOR_A_BUG} seeds"
-
-
-def test_two_owners_are_told() -> None:
-    """Both go on in the generation that the coordinator is in: neither of them would be refused."""
-    with MUTATIONS["demoted_task_goes_on"]():
-        outcomes = [run_seed(seed, ("counter",), MOVES) for seed in range(30)]
-    told = [violation for outcome in outcomes for violation in outcome.violations]
-    assert any("in the same generation" in violation for violation in told)
-
-
-def test_standby_ahead_of_what_is_stable_is_told() -> None:
-    with MUTATIONS["standbys_read_beyond_what_is_stable"]():
-        outcomes = [run_seed(seed, ("counter",), MOVES) for seed in range(30)]
-    told = [violation for outcome in outcomes for violation in outcome.violations]
-    assert any("standby" in violation and "is stable" in violation for violation in told)
 
 
 def test_added_worker_starts_when_it_is_added() -> None:
@@ -122,7 +113,7 @@ def test_static_worker_that_restarts_does_not_leave() -> None:
 
 @pytest.mark.parametrize("fresh", [False, True])
 def test_all_workers_are_replaced_one_after_the_other(*, fresh: bool) -> None:
-    outcome = run(Replaced(1_500.0, 200.0, leave=True, fresh=fresh))
+    outcome = run(Replaced(5_100.0, 200.0, leave=True, fresh=fresh))
     assert [times(outcome, f"{name} starts") for name in ("w0", "w1", "w2")] == [2, 2, 2]
     assert (times(outcome, "transactional_id=app-w1.1-0") > 0) == fresh
 

@@ -56,7 +56,7 @@ def find_standbys(
     warmups: dict[TaskId, str] = {}
     room = policy.max_warmup_replicas - handover.limited_warmups(members)
     for _, task, name in sorted(waiting):
-        if len(warmups) < room and task not in warmups and task not in handover.warmups:
+        if len(warmups) < room and task not in warmups:
             warmups[task] = name
     return Standbys(followers, warmups)
 

@@ -215,6 +215,11 @@ def _check_copies(group: SimulatedGroup, decision: Decision, runners: Mapping[Ta
         assert len(set(places)) == len(places), f"two copies of {task} in a process"
         if task in runners:
             assert process[runners[task]] not in places, f"{task} has a copy beside it"
+    owners = {task: worker for worker in group.workers.values() for task in worker.owned if not worker.leaving}
+    for task in decision.withheld & owners.keys():
+        followers = [name for name, share in decision.shares.items() if task in share.standby | share.warmup]
+        locked = [name for name in followers if process[name] == owners[task].process]
+        assert set(locked) <= {owners[task].name}, f"the stores of {task} are still open beside {locked}"
     standbys = Counter(task for share in decision.shares.values() for task in share.standby)
     for task, count in standbys.items():
         assert count <= group.policy.num_standby_replicas + (task in decision.withheld)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from streamlib.engine.assignment import Policy, assign
-from tests.engine.assignment.support import FAR, actives, far, member, standbys, tasks, warmups, withheld
+from tests.engine.assignment.support import FAR, actives, far, member, standbys, task, tasks, warmups, withheld
 
 POLICY = Policy()
 NEAR = FAR - POLICY.acceptable_recovery_lag
@@ -53,8 +53,8 @@ def test_no_more_warm_ups_than_allowed() -> None:
 
 
 def test_warm_ups_in_progress_go_on() -> None:
-    """Though another task would have less to restore."""
-    ends = far(tasks(6)) | dict.fromkeys(tasks(2), 20_000)
+    """Though any other task would have less to restore."""
+    ends = dict.fromkeys(tasks(6), 20_000) | far([task("0_4")])
     members = [member("a", "0_0 0_1 0_2 0_3 0_4 0_5"), member("b", "", "0_4", stored={"0_4": 5})]
     decision = assign(tasks(6), ends, members, Policy(max_warmup_replicas=1))
     assert warmups(decision)["b"] == "0_4"
@@ -101,6 +101,14 @@ def test_a_task_without_owner_begins_where_it_is_ready_and_moves_later() -> None
     assert warmups(first)["b"] == "0_1"
     second = assign(tasks(2), far(tasks(2)), [member("a", "0_0 0_1"), member("b", "", "0_1")], POLICY)
     assert withheld(second) == "0_1"
+
+
+def test_a_task_without_owner_takes_the_place_that_is_ready_for_it_and_an_owned_one_waits() -> None:
+    """The other way round 0_2 would have to begin at b, and to move on to c later, and 0_1 the same way."""
+    members = [member("a", "0_0 0_1"), member("b", "", "0_1 0_2"), member("c", stored={"0_2": 500_000})]
+    decision = assign(tasks(3), far(tasks(3)), members, POLICY)
+    assert actives(decision) == {"a": "0_0 0_1", "b": "0_2", "c": ""}
+    assert warmups(decision) == {"a": "", "b": "", "c": "0_1"}
 
 
 def test_it_does_not_begin_elsewhere_for_a_small_difference() -> None:

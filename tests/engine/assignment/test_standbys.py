@@ -196,6 +196,19 @@ def test_standbys_come_in_addition_to_warm_ups() -> None:
     assert decision.shares["b"].standby == set(tasks(4)) - {warmup}
 
 
+def test_a_task_that_waits_for_its_warm_up_may_have_its_standby_there() -> None:
+    """b is to have both of those it follows, and one of them warms up; it does not stop to follow the other."""
+    half = {"0_1": 500_000, "0_2": 500_000}
+    members = [
+        member("a", "0_0 0_1 0_2 0_3 0_4", capacity=2),
+        member("b", "", "0_1 0_2", stored=half, capacity=2),
+        member("c"),
+    ]
+    decision = assign(tasks(5), far(tasks(5)), members, Policy(num_standby_replicas=1, max_warmup_replicas=1))
+    assert warmups(decision)["b"] == "0_1"
+    assert "0_2" in standbys(decision)["b"]
+
+
 def test_a_task_that_warms_up_still_has_its_standby() -> None:
     """The numbers are those of Kafka Streams: b and c follow three each, two of the six being warm-ups."""
     members = [member("a", "0_0 0_1 0_2 0_3"), member("b"), member("c")]
