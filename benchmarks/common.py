@@ -52,8 +52,10 @@ class Bench(msgspec.Struct, frozen=True):
         return name
 
     @asynccontextmanager
-    async def worker(self, guarantee: str, source: str, sink: str) -> AsyncIterator[Supervisor]:
-        """One worker process that runs the keyed count with a new state directory."""
+    async def worker(
+        self, guarantee: str, source: str, sink: str, topology: str = "benchmarks.keyed_count:topology"
+    ) -> AsyncIterator[Supervisor]:
+        """One worker process that runs the keyed count, or another topology, with a new state directory."""
         name = f"benchmark-{uuid.uuid4().hex[:8]}"
         folder = Path(tempfile.mkdtemp(prefix="streamlib-benchmark-"))
         given = GivenSettings(
@@ -62,7 +64,7 @@ class Bench(msgspec.Struct, frozen=True):
             processing_guarantee=guarantee,
             others=[f"state_dir={folder}", *self.settings],
         )
-        commands = worker_commands("benchmarks.keyed_count:topology", 1, given, None, "warning")
+        commands = worker_commands(topology, 1, given, None, "warning")
         env = {INPUT_VARIABLE: source, OUTPUT_VARIABLE: sink}
         supervisor = Supervisor(commands, line_printer(self.console), SupervisorOptions(env=env))
         try:
@@ -72,7 +74,9 @@ class Bench(msgspec.Struct, frozen=True):
                 await anyio.to_thread.run_sync(supervisor.wait, abandon_on_cancel=True)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-        await self.connection.admin().delete_topics([sink, f"{name}-counts-changelog"])
+        changelog = f"{name}-counts-changelog"
+        there = await self.connection.admin().partition_counts([changelog])
+        await self.connection.admin().delete_topics([sink, *there])
 
     def say(self, line: str) -> None:
         """A line on what goes on."""

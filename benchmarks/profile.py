@@ -240,7 +240,7 @@ def stage_of(path: str, text: str) -> str | None:
     >>> stage_of("/x/streamlib/serdes.py", "encode") is None
     True
     """
-    if path == __file__ and not text.startswith(f"{main.__name__} "):  # that is below everything
+    if path == __file__ and not text.startswith(("main ", "<module> ")):  # those are below everything
         return _OURS
     if path == topology.__code__.co_filename:
         return _USER

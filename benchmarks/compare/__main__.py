@@ -28,6 +28,7 @@ from streamlib.cli.client import connected
 from streamlib.errors import StreamsError
 
 _BROKER_WARM_UP_RECORDS = 100_000
+_FILE_WIDTH = 120
 
 
 class Options(msgspec.Struct, frozen=True):
@@ -78,7 +79,7 @@ def main(
         latency=rates,
         seconds=seconds,
     )
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else _FILE_WIDTH)
     began, load = datetime.now(UTC), os.getloadavg()[0]
     with session(bootstrap_servers) as address:
         ready = _prepare(console, options.peers, cache or default_cache())

@@ -28,7 +28,7 @@ MOST_PENDING = 1_000
 """Calls of one task that have not gone on, those that wait for their turn included. More records are not taken."""
 
 DEEPEST = 4
-"""Where commits wait for calls, so many of one key wait for each other at most: the commit waits for all of them."""
+"""Where commits wait for calls, hardly more of one key wait for each other: the commit waits for all of them."""
 
 _UNKNOWN = object()
 """The key of all keys that cannot be told apart."""
@@ -260,6 +260,7 @@ class Calls:
         # For each input that may be committed with records unfinished, their offsets, lowest first, and calls of each.
         self.unfinished: dict[TopicPartition, dict[int, int]] = {}
         self.most_pending = MOST_PENDING
+        self.may_hold = False  # commits
         self.pending = 0
         self.holding = 0  # those that commits wait for
 
@@ -302,12 +303,11 @@ class Calls:
     @property
     def room(self) -> int:
         """How many more records may be taken: as many as could each have a call that starts at once."""
-        room = self.most_pending - self.pending
-        for line in self.lines.values():
-            if self.holding and line.order.deep:
-                return 0
-            room = min(room, line.free)
-        return room
+        lines = self.lines.values()
+        if self.may_hold and any(line.order.deep for line in lines):
+            return 0
+        most = DEEPEST if self.may_hold else self.most_pending
+        return min(most, self.most_pending - self.pending, *(line.free for line in lines))
 
     def _begun(self, call: Call) -> None:
         unfinished = None if call.partition is None else self.unfinished.get(call.partition)

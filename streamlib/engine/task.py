@@ -228,7 +228,7 @@ class Task:
         children, dead_letters = children_of(nodes), isinstance(self._policies.of_processing, DeadLetter)
         calls.most_pending = min(calls.most_pending, room_for_progress(self._stream_times))
         if calls.most_pending < LEAST_PENDING:
-            calls.most_pending = LEAST_PENDING
+            calls.most_pending, calls.may_hold = LEAST_PENDING, True
             return
         for name, node in nodes.items():
             if isinstance(node, SourceNode) and finishes_at_once(nodes, children, name, dead_letters=dead_letters):
@@ -236,6 +236,7 @@ class Task:
                 for queue in self._queues.values():
                     if queue.partition.topic in topics:
                         queue.unfinished = calls.unfinished.setdefault(queue.partition, {})
+        calls.may_hold = len(calls.unfinished) < len(self._queues)
 
     def _compile(self, calls: Calls) -> dict[str, CompiledSource]:
         nodes = self._plan.nodes(self.id)
@@ -347,7 +348,7 @@ class Task:
     @property
     def may_hold_commit(self) -> bool:
         """Whether records that are processed now may lead to calls that a commit has to wait for."""
-        return self._calls is not None and len(self._calls.unfinished) < len(self._queues)
+        return self._calls is not None and self._calls.may_hold
 
     def punctuate(self, now_ms: int) -> int:
         """Call the punctuators that the wall clock has made due, each once; returns how many there were.

@@ -62,7 +62,7 @@ LONGEST_BACKOFF_MS = 5_000
 MOST_LOSSES = 3
 # Together with the last abort and the leaving below the 30 s that Kubernetes waits after SIGTERM.
 HAND_OVER_MS = 8_000
-LAST_COMMIT_MS = 12_000
+LAST_COMMIT_MS = 10_000
 LAST_ABORT_MS = 5_000  # the broker aborts by itself what it does not hear of
 
 
@@ -606,7 +606,7 @@ class Worker:
     def _idle_ms(self) -> float:
         """How long there is nothing to do, unless something happens."""
         if self._tasks.waits_for_lock:
-            return LOCK_RETRY_MS
+            return 0 if self._tasks.more_to_open else LOCK_RETRY_MS
         due = [task.next_punctuation_ms for task in self._tasks.running.values()]
         until_due = min((ms for ms in due if ms is not None), default=END_OF_TIME) - self._clock.now_ms()
         until_commit = self._config.commit_interval_ms

@@ -38,7 +38,7 @@ from streamlib.simulation.workloads.workload import Seen, Workload
 GROUP_ID = "app"
 DRAIN_MS = 180_000
 """How long everything may take to drain once nothing goes wrong any more: more than all timeouts in a row."""
-CALM_MS = 2_000
+CALM_MS = 1_250
 """How long nothing may move before the assignment counts as stable."""
 MOST_REBALANCES = 12
 """So many may bring everybody back and all tasks home after the last fault, and warm up what has to be."""

@@ -10,11 +10,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from benchmarks import profile
 from benchmarks.compare.__main__ import chosen
 from benchmarks.compare.errors import PeerMissingError
 from benchmarks.compare.measure import Figures, PeerFailedError, Process, Sample, Usage, figures
 from benchmarks.compare.peers import _installed, _python
-from benchmarks.profile import stage_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -117,7 +117,9 @@ def test_names_that_are_not_known_are_refused() -> None:
         ("/x/streamlib/rocksdb.py", "RocksDBBackend.write  self._db.write(batch)", "RocksDB write"),
         ("/x/streamlib/kafka/protocol/codec.py", "decode  return read(data)", None),
         ("/usr/lib/python3/asyncio/events.py", "Handle._run  self._context.run(", None),
+        (profile.__file__, "main profile, floors = run_async(", None),
+        (profile.__file__, "_processed await anyio.sleep(", "the profiler"),
     ],
 )
 def test_lines_are_counted_for_their_stage(path: str, text: str, stage: str | None) -> None:
-    assert stage_of(path, text) == stage
+    assert profile.stage_of(path, text) == stage

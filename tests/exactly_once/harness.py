@@ -156,6 +156,15 @@ class Bench:
         self.workers.append(worker)
         return worker
 
+    async def until_shared(self, *workers: Worker) -> None:
+        """Until these run all tasks of one subtopology among them, and each has its share."""
+
+        async def shared() -> bool:
+            counts = [len(worker.tasks) for worker in workers]
+            return sum(counts) == self.partitions and max(counts) - min(counts) <= 1
+
+        await self.until(shared, *workers)
+
     async def until_all_committed(self, *workers: Worker, topic: str | None = None) -> None:
         """Until the committed offsets are the ends of a topic (the input)."""
 
@@ -228,6 +237,12 @@ class Worker:
             return {}
         found: dict[str, Any] = msgspec.json.decode(self._status_path.read_bytes())
         return found
+
+    @property
+    def tasks(self) -> list[str]:
+        """Those it processes, once it has settled."""
+        status = self.status
+        return list(status["tasks"]) if status.get("state") == "RUNNING" else []
 
     async def until_dead(self) -> int:
         """Until the process has ended; its exit code."""

@@ -23,28 +23,9 @@ DEAF: dict[str, Any] = {"heartbeat_interval_ms": 300_000, **NEVER}
 
 
 @pytest.fixture
-async def bench(kafka_broker: Any, unique_name: Callable[[str], str], tmp_path: Path) -> AsyncIterator[Bench]:
-    async with opened(Bench(target_of(kafka_broker), unique_name("moves"), tmp_path), PARTITIONS) as ready:
+async def bench(kafka_broker: KafkaTarget, unique_name: Callable[[str], str], tmp_path: Path) -> AsyncIterator[Bench]:
+    async with opened(Bench(kafka_broker, unique_name("moves"), tmp_path), PARTITIONS) as ready:
         yield ready
-
-
-def target_of(broker: Any) -> KafkaTarget:
-    return KafkaTarget(broker.bootstrap_servers)
-
-
-def tasks_of(worker: Worker) -> list[str]:
-    """Those it processes, once it has settled."""
-    return list(worker.status.get("tasks", ())) if worker.status.get("state") == "RUNNING" else []
-
-
-async def until_shared(bench: Bench, *workers: Worker, tasks: int = PARTITIONS) -> None:
-    """Until these have all tasks among them, and each has its share."""
-
-    async def shared() -> bool:
-        counts = [len(tasks_of(worker)) for worker in workers]
-        return sum(counts) == tasks and max(counts) - min(counts) <= 1
-
-    await bench.until(shared, *workers)
 
 
 async def until_exists(path: Path) -> None:
@@ -68,7 +49,7 @@ async def test_tasks_go_on_while_a_rebalance_is_under_way(bench: Bench, phase: s
     assert second.status.get("tasks", []) == []
     assert second.logged("rebalance 1") == []
     latch.touch()
-    await until_shared(bench, first, second)
+    await bench.until_shared(first, second)
     await bench.produce(numbered(40, KEYS, 120))
     await bench.until_all_committed(first, second)
     for worker in (first, second):
@@ -83,7 +64,7 @@ async def test_what_was_let_go_of_is_taken_up_without_waiting_for_a_heartbeat(be
     await bench.produce(numbered(40, KEYS))
     await bench.until_all_committed(first)
     second = bench.start(name=None, state_dir=bench.disk("w2"), **DEAF)
-    await until_shared(bench, first, second)
+    await bench.until_shared(first, second)
     assert second.status["rebalances"] == 2  # it is there; it has its share
     await bench.produce(numbered(40, KEYS, 40))
     await bench.until_all_committed(first, second)
@@ -95,11 +76,11 @@ async def test_what_was_let_go_of_is_taken_up_without_waiting_for_a_heartbeat(be
 async def test_nobody_waits_for_the_session_of_a_worker_that_stops(bench: Bench) -> None:
     first = bench.start(name=None, **NEVER)
     second = bench.start(name=None, state_dir=bench.disk("w2"), **DEAF)
-    await until_shared(bench, first, second)
+    await bench.until_shared(first, second)
     await bench.produce(numbered(40, KEYS))
     await bench.until_all_committed(first, second)
     await second.stop()
-    await until_shared(bench, first)
+    await bench.until_shared(first)
     await bench.produce(numbered(40, KEYS, 40))
     await bench.until_all_committed(first)
     [left] = first.logged(" left, ")
@@ -116,7 +97,7 @@ async def test_a_worker_that_stops_processes_until_another_can_take_over(bench: 
     stays = bench.start(
         {"act": "wait", "api": "JoinGroup", "nth": 3, "file": str(latch)}, name="w2", state_dir=bench.disk("w2")
     )
-    await until_shared(bench, goes, stays)
+    await bench.until_shared(goes, stays)
     assert stays.status["rebalances"] == 2
     goes.process.terminate()
     await until_exists(latch.with_name("latch.reached"))
@@ -124,13 +105,9 @@ async def test_a_worker_that_stops_processes_until_another_can_take_over(bench: 
     await bench.until_all_committed(goes, stays)
     latch.touch()
     assert await goes.until_dead() == 0
-    await until_shared(bench, stays)
+    await bench.until_shared(stays)
     await stays.stop()
     check_counts(numbered(40, KEYS), await bench.read())
-
-
-async def _true(value: Any) -> Any:
-    return value
 
 
 async def test_stores_are_closed_as_often_as_they_are_opened(bench: Bench) -> None:
@@ -138,14 +115,14 @@ async def test_stores_are_closed_as_often_as_they_are_opened(bench: Bench) -> No
     first = bench.start(name=None)
     for turn in range(3):
         others = [bench.start(name=None) for _ in range(2)]
-        await until_shared(bench, first, *others)
+        await bench.until_shared(first, *others)
         await bench.produce(numbered(40, KEYS, 40 * turn))
         await bench.until_all_committed(first, *others)
         if turn == 1:
             others[0].kill()
         for worker in others[turn == 1 :]:
             await worker.stop()
-        await until_shared(bench, first)
+        await bench.until_shared(first)
     assert first.status["rebalances"] >= 9
     await first.stop()
     for worker in bench.workers:
@@ -173,22 +150,23 @@ def patient_broker() -> Iterator[KafkaTarget]:
         yield KafkaTarget(broker.bootstrap_servers, "4.3.1", broker)
 
 
+@pytest.mark.broker
 async def test_after_a_cold_restart_nothing_is_restored(patient_broker: KafkaTarget, tmp_path: Path) -> None:
     """Everybody stopped, and comes back under another name; tasks go where their stores are (KAFKA-20719)."""
     async with opened(Bench(patient_broker, "cold", tmp_path), PARTITIONS) as bench:
         await bench.produce(numbered(80, KEYS))
         disks = [bench.disk(name) for name in "xyz"]
         workers = [bench.start(name=None, state_dir=disk) for disk in disks]
-        await until_shared(bench, *workers)
+        await bench.until_shared(*workers)
         await bench.until_all_committed(*workers)
-        held = {disk: tasks_of(worker) for disk, worker in zip(disks, workers, strict=True)}
+        held = {disk: worker.tasks for disk, worker in zip(disks, workers, strict=True)}
         for worker in workers:
             worker.kill()  # no hand-over: each disk keeps what it has
         await until_empty(bench)
         disks = [*disks[1:], disks[0]]
         workers = [bench.start(name=None, state_dir=disk) for disk in disks]
-        await until_shared(bench, *workers)
-        assert {disk: tasks_of(worker) for disk, worker in zip(disks, workers, strict=True)} == held
+        await bench.until_shared(*workers)
+        assert {disk: worker.tasks for disk, worker in zip(disks, workers, strict=True)} == held
         assert [worker.status["records_restored"] for worker in workers] == [0, 0, 0]
         await bench.produce(numbered(80, KEYS, 80))
         await bench.until_all_committed(*workers)
@@ -218,7 +196,7 @@ async def test_stores_that_nobody_held_for_too_long_are_built_anew(bench: Bench)
     for path in (bench.folder / "state").rglob("*"):
         os.utime(path, (long_ago, long_ago))
     again = bench.start()
-    await bench.until(lambda: _true(len(tasks_of(again)) == PARTITIONS), again)
+    await bench.until_shared(again)
     assert again.status["records_restored"] == 80
     assert len(again.logged("built anew")) == PARTITIONS
     await bench.produce(once)
@@ -245,7 +223,7 @@ class Relay:
         self._runner = self._bench.start(name=None, state_dir=self._bench.disk(str(self._runners)))
         if before is None:
             return
-        await until_shared(self._bench, before, self._runner)
+        await self._bench.until_shared(before, self._runner)
         if kill:
             before.kill()
         else:
@@ -341,12 +319,12 @@ async def test_partitions_that_are_added_to_a_source_are_read_where_tasks_have_n
     bench.topology = "copy"
     bench.settings["metadata_max_age_ms"] = 300
     workers = [bench.start(name=None), bench.start(name=None)]
-    await until_shared(bench, *workers)
+    await bench.until_shared(*workers)
     await bench.produce(numbered(40, KEYS))
     await grow(bench)
     await bench.produce(numbered(45, "abcdefghi", 40))
     await bench.until_all_committed(*workers)
-    await until_shared(bench, *workers, tasks=PARTITIONS + 1)
+    await bench.until_shared(*workers)
     for worker in workers:
         await worker.stop()
     assert sorted(str(seen.value) for seen in await bench.read(value=str)) == sorted(map(str, range(85)))
@@ -357,7 +335,7 @@ async def test_partitions_that_are_added_to_a_source_stop_tasks_with_stores(benc
     bench.settings["metadata_max_age_ms"] = 300
     await bench.produce(numbered(40, KEYS))
     workers = [bench.start(name=None), bench.start(name=None)]
-    await until_shared(bench, *workers)
+    await bench.until_shared(*workers)
     await bench.until_all_committed(*workers)
     await grow(bench)
     for worker in workers:
@@ -398,7 +376,7 @@ async def test_a_topic_of_a_pattern_that_is_deleted_is_read_no_longer(bench: Ben
     more = f"{bench.source}-more"
     await bench.create_topic(more)
     workers = [bench.start(name=None), bench.start(name=None)]
-    await until_shared(bench, *workers)
+    await bench.until_shared(*workers)
     await bench.produce(numbered(40, KEYS))
     await bench.produce(numbered(40, KEYS, 40), topic=more)
     for topic in (bench.source, more):
@@ -409,7 +387,7 @@ async def test_a_topic_of_a_pattern_that_is_deleted_is_read_no_longer(bench: Ben
         return all(len(worker.logged("topics have changed")) > 0 for worker in workers)
 
     await bench.until(noticed, *workers)
-    await until_shared(bench, *workers)
+    await bench.until_shared(*workers)
     await bench.produce(numbered(40, KEYS, 80))
     await bench.until_all_committed(*workers)
     for worker in workers:

@@ -20,28 +20,14 @@ NEVER: dict[str, Any] = {"session_timeout_ms": 1_000_000}
 
 
 @pytest.fixture
-async def bench(kafka_broker: Any, unique_name: Callable[[str], str], tmp_path: Path) -> AsyncIterator[Bench]:
-    target = KafkaTarget(kafka_broker.bootstrap_servers)
-    async with opened(Bench(target, unique_name("static"), tmp_path), PARTITIONS) as ready:
+async def bench(kafka_broker: KafkaTarget, unique_name: Callable[[str], str], tmp_path: Path) -> AsyncIterator[Bench]:
+    async with opened(Bench(kafka_broker, unique_name("static"), tmp_path), PARTITIONS) as ready:
         yield ready
 
 
 def begin(bench: Bench, name: str, **settings: Any) -> Worker:
     """A static member on its own disk."""
     return bench.start(name=name, state_dir=bench.disk(name), **settings)
-
-
-def tasks_of(worker: Worker) -> list[str]:
-    """Those it processes, once it has settled."""
-    return list(worker.status.get("tasks", ())) if worker.status.get("state") == "RUNNING" else []
-
-
-async def until_shared(bench: Bench, *workers: Worker) -> None:
-    async def shared() -> bool:
-        counts = [len(tasks_of(worker)) for worker in workers]
-        return sum(counts) == PARTITIONS and max(counts) - min(counts) <= 1
-
-    await bench.until(shared, *workers)
 
 
 async def members(bench: Bench) -> int:
@@ -54,8 +40,8 @@ async def test_one_after_the_other_is_replaced_without_a_rebalance(bench: Bench,
     """Each comes back to the tasks and the stores it had, the leader too; the others hear nothing of it."""
     bench.settings |= NEVER
     workers = [begin(bench, name) for name in NAMES]
-    await until_shared(bench, *workers)
-    held = {worker.name: tasks_of(worker) for worker in workers}
+    await bench.until_shared(*workers)
+    held = {worker.name: worker.tasks for worker in workers}
     for turn, name in enumerate(NAMES):
         await bench.produce(numbered(60, KEYS, 60 * turn))
         others = [worker for worker in workers if worker.name != name]
@@ -65,11 +51,11 @@ async def test_one_after_the_other_is_replaced_without_a_rebalance(bench: Bench,
         await old.until_dead()
         new = begin(bench, name)
         workers = [*others, new]
-        await until_shared(bench, *workers)
+        await bench.until_shared(*workers)
         await bench.until_all_committed(*workers)
         assert [worker.status["rebalances"] for worker in others] == before
         assert new.status["rebalances"] == 1
-        assert {worker.name: tasks_of(worker) for worker in workers} == held
+        assert {worker.name: worker.tasks for worker in workers} == held
         if how == signal.SIGTERM:
             assert new.status["records_restored"] == 0
     for worker in workers:
@@ -80,11 +66,11 @@ async def test_one_after_the_other_is_replaced_without_a_rebalance(bench: Bench,
 async def test_a_static_member_that_is_to_leave_lets_the_others_take_over_at_once(bench: Bench) -> None:
     bench.settings |= NEVER
     stays, goes = begin(bench, "w1"), begin(bench, "w2", leave_group=True)
-    await until_shared(bench, stays, goes)
+    await bench.until_shared(stays, goes)
     await bench.produce(numbered(60, KEYS))
     await bench.until_all_committed(stays, goes)
     await goes.stop()
-    await until_shared(bench, stays)
+    await bench.until_shared(stays)
     await bench.produce(numbered(60, KEYS, 60))
     await bench.until_all_committed(stays)
     assert await members(bench) == 1
@@ -97,7 +83,7 @@ async def test_a_dynamic_member_that_is_not_to_leave_is_waited_for(bench: Bench)
     """It cannot come back to its place, so this only makes sense where the whole group stops; it does as it is told."""
     stays = bench.start(name=None, state_dir=bench.disk("w1"))
     goes = bench.start(name=None, state_dir=bench.disk("w2"), leave_group=False)
-    await until_shared(bench, stays, goes)
+    await bench.until_shared(stays, goes)
     before = stays.status["rebalances"]
     await goes.stop()
     assert await members(bench) == 2
@@ -112,14 +98,14 @@ async def test_of_two_processes_with_one_name_the_older_stops_and_says_whose_nam
     """On two hosts, where no lock keeps them apart. Nothing is lost or repeated on the way."""
     await bench.produce(numbered(60, KEYS))
     older, other = begin(bench, "w1"), begin(bench, "w2")
-    await until_shared(bench, older, other)
+    await bench.until_shared(older, other)
     newer = bench.start(name="w1", state_dir=bench.disk("elsewhere"))
     await bench.produce(numbered(60, KEYS, 60))
     assert await older.until_dead() == 1
     [said] = older.logged("error:")
     for part in ("FENCED_INSTANCE_ID", "group_instance_id 'w1'", "unique", "STREAMLIB_GROUP_INSTANCE_ID"):
         assert part in said
-    await until_shared(bench, newer, other)
+    await bench.until_shared(newer, other)
     await bench.until_all_committed(newer, other)
     for worker in (newer, other):
         await worker.stop()

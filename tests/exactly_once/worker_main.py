@@ -162,8 +162,8 @@ def log_stores() -> None:
         if folder := folders.pop(id(backend), None):
             log.info("stores of %s closed", folder)
 
-    RocksDBBackend.__init__ = logged_begin  # type: ignore[method-assign]
-    RocksDBBackend.close = logged_close  # type: ignore[method-assign]
+    RocksDBBackend.__init__ = logged_begin  # type: ignore[method-assign, assignment]
+    RocksDBBackend.close = logged_close  # type: ignore[method-assign, assignment]
 
 
 def topology(job: Job) -> Any:

@@ -27,6 +27,10 @@ from streamlib.runtime.worker import Worker
 Mutation = Callable[[], Any]
 
 MUTATIONS: dict[str, Mutation] = {}
+SHOWN_BY: Mapping[str, Sequence[str]] = {
+    "offsets_committed_before_the_outputs": ("passthrough", "ledger", "repartition"),  # those that run at least once
+}
+"""Workloads that a bug has to be looked for in, if not in all of them."""
 
 
 def mutation(plant: Callable[[], Iterator[None]]) -> Callable[[], Iterator[None]]:

@@ -15,7 +15,7 @@ from streamlib.simulation.faults import Fault, FrozenAtRequest, Killed, KilledAt
 from streamlib.simulation.report import report
 from streamlib.simulation.scenario import SMALL, Scenario, draw_scenario
 from streamlib.simulation.workloads import WORKLOADS
-from tests.simulation.mutations import MUTATIONS
+from tests.simulation.mutations import MUTATIONS, SHOWN_BY
 
 ALL = tuple(WORKLOADS)
 KEPT = Path(__file__).with_name("seeds.txt")
@@ -47,7 +47,8 @@ def test_fresh_seeds_find_nothing(pytestconfig: pytest.Config) -> None:
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_planted_bug_is_found(name: str) -> None:
     with MUTATIONS[name]():
-        found = next((seed for seed in range(SEEDS_FOR_A_BUG) if not run_seed(seed, ALL).ok), None)
+        workloads = SHOWN_BY.get(name, ALL)
+        found = next((seed for seed in range(SEEDS_FOR_A_BUG) if not run_seed(seed, workloads).ok), None)
     assert found is not None, f"not found within {SEEDS_FOR_A_BUG} seeds"
 
 
