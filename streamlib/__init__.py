@@ -28,6 +28,7 @@ from streamlib.dsl.suppressed import BufferConfig, Suppressed
 from streamlib.dsl.table_grouped import KGroupedTable
 from streamlib.dsl.transformer import ValueTransformer
 from streamlib.dsl.windowed import EmitStrategy, TimeWindowedKStream
+from streamlib.engine.calls import record_metadata
 from streamlib.errors import (
     ConfigError,
     KafkaError,
@@ -125,6 +126,7 @@ __all__ = [
     "VersionedRecord",
     "Window",
     "Windowed",
+    "record_metadata",
     "session_windowed",
     "time_windowed",
 ]

@@ -25,8 +25,9 @@ def java_command(cache: Path) -> list[str]:
         PeerMissingError: there is no JDK, it does not compile, or the jars are not to be had.
     """
     try:
-        jars = [*_streams_jars(DEFAULT_VERSION), *classpath(DEFAULT_VERSION)]
-        return [java(), *_JVM_OPTIONS, "-cp", _path([_compiled(cache, jars), *jars]), SOURCE.stem]
+        jars = classpath(DEFAULT_VERSION)
+        jars += _streams_jars(DEFAULT_VERSION)
+        return [java(), *_JVM_OPTIONS, "-cp", _path([compiled(cache, jars), *jars]), SOURCE.stem]
     except BrokerError as error:
         raise PeerMissingError(str(error)) from error
 
@@ -46,8 +47,12 @@ def _streams_jars(version: str) -> list[Path]:
         raise PeerMissingError(f"cannot download Kafka Streams {version}: {error}") from error
 
 
-def _compiled(cache: Path, jars: list[Path]) -> Path:
-    """The folder with the classes."""
+def compiled(cache: Path, jars: list[Path]) -> Path:
+    """The folder with the classes.
+
+    Raises:
+        PeerMissingError: there is no JDK, or it does not compile.
+    """
     classes = cache / f"java-{DEFAULT_VERSION}"
     result = classes / f"{SOURCE.stem}.class"
     if result.exists() and result.stat().st_mtime > SOURCE.stat().st_mtime:

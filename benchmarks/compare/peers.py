@@ -97,12 +97,12 @@ def _kafka_streams(cache: Path) -> Command:
 
 
 def _quixstreams(cache: Path) -> Command:
-    python = _installed(cache / "quixstreams", "quixstreams==3.28.1", oldest=(3, 9))
+    python = install(cache / "quixstreams", "quixstreams==3.28.1", oldest=(3, 9))
     return lambda task: [python, str(PROGRAMS / "quixstreams_jobs.py")]
 
 
 def _flechtwerk(cache: Path) -> Command:
-    python = _installed(cache / "flechtwerk", "flechtwerk==0.17.0", "uvloop", oldest=(3, 12))
+    python = install(cache / "flechtwerk", "flechtwerk==0.17.0", "uvloop", oldest=(3, 12))
     return lambda task: [python, str(PROGRAMS / "flechtwerk_jobs.py")]
 
 
@@ -119,7 +119,7 @@ PEERS = {
 }
 
 
-def _installed(folder: Path, *requirements: str, oldest: tuple[int, int]) -> str:
+def install(folder: Path, *requirements: str, oldest: tuple[int, int]) -> str:
     """The Python of a virtual environment that has these packages.
 
     Raises:
@@ -129,7 +129,7 @@ def _installed(folder: Path, *requirements: str, oldest: tuple[int, int]) -> str
     if mark.exists() and mark.read_text() == str(requirements):
         return str(python)
     shutil.rmtree(folder, ignore_errors=True)
-    base = _python(oldest)
+    base = find_python(oldest)
     try:
         _run([base, "-m", "venv", str(folder)])
         _run([str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements])
@@ -139,7 +139,7 @@ def _installed(folder: Path, *requirements: str, oldest: tuple[int, int]) -> str
     return str(python)
 
 
-def _python(oldest: tuple[int, int]) -> str:
+def find_python(oldest: tuple[int, int]) -> str:
     """This Python, or another on the PATH if this one is too old."""
     if sys.version_info >= oldest:
         return sys.executable

@@ -5,45 +5,58 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import sys
+from collections.abc import Iterable, Mapping
+from importlib import import_module
 from typing import Annotated
 
 import typer
 
-from streamlib.cli import broker
-from streamlib.cli.demo.command import demo
 from streamlib.cli.errors import debug_wanted, describe, exit_code
-from streamlib.cli.run import run
 from streamlib.cli.supervisor import WorkerFailedError
-from streamlib.cli.topology import topology
-from streamlib.cli.verify.command import verify
 from streamlib.errors import StreamsError
 
-app = typer.Typer(
-    name="streamlib",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-    rich_markup_mode="rich",
-    help="Exactly-once stream processing for Apache Kafka.",
-)
-app.command()(run)
-app.command()(topology)
-app.command()(verify)
-app.command()(demo)
-app.add_typer(broker.app, name="broker")
+COMMANDS: Mapping[str, str] = {
+    "run": "streamlib.cli.run:run",
+    "topology": "streamlib.cli.topology:topology",
+    "verify": "streamlib.cli.verify.command:verify",
+    "demo": "streamlib.cli.demo.command:demo",
+    "broker": "streamlib.cli.broker:app",
+}
+"""Name -> where it is: a function, or a `Typer` with commands of its own."""
+
+
+def make_app(commands: Iterable[str] = tuple(COMMANDS)) -> typer.Typer:
+    """The command line with these commands; the modules of the others are not imported."""
+    app = typer.Typer(
+        name="streamlib",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        add_completion=False,
+        rich_markup_mode="rich",
+        help="Exactly-once stream processing for Apache Kafka.",
+    )
+    app.callback()(options)
+    for name in commands:
+        module, _, attribute = COMMANDS[name].partition(":")
+        found = getattr(import_module(module), attribute)
+        if isinstance(found, typer.Typer):
+            app.add_typer(found, name=name)
+        else:
+            app.command(name)(found)
+    return app
 
 
 def run_command_line() -> None:
     """Run the command line; the process ends with its exit code."""
+    asked = sys.argv[1:2]  # a worker that comes back is not to wait for the imports of other commands
     try:
-        app()
+        make_app(asked if set(asked) <= COMMANDS.keys() and asked else COMMANDS)()
     except WorkerFailedError as error:
         _end(f"error: {error}", error.exit_code)
     except StreamsError as error:
         _end(f"error: {describe(error, debug=debug_wanted())}", exit_code(error))
 
 
-@app.callback()
 def options(
     version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
     debug: Annotated[

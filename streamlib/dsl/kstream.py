@@ -118,7 +118,7 @@ class KStream(Joining[K, V]):
     @overload
     def map_values(
         self,
-        mapper: Callable[[V], Awaitable[VR] | VR],
+        mapper: Callable[[V], Awaitable[VR]],
         *,
         value: Hint = ...,
         concurrency: int | None = ...,
@@ -127,9 +127,11 @@ class KStream(Joining[K, V]):
         name: str | None = ...,
     ) -> KStream[K, VR]: ...
     @overload
+    def map_values(self, mapper: Callable[[V], VR], *, value: Hint = ..., name: str | None = ...) -> KStream[K, VR]: ...
+    @overload
     def map_values(
         self,
-        mapper: Callable[[K, V], Awaitable[VR] | VR],
+        mapper: Callable[[K, V], Awaitable[VR]],
         *,
         with_key: Literal[True],
         value: Hint = ...,
@@ -137,6 +139,10 @@ class KStream(Joining[K, V]):
         ordered: Ordered | None = ...,
         timeout: timedelta | None = ...,
         name: str | None = ...,
+    ) -> KStream[K, VR]: ...
+    @overload
+    def map_values(
+        self, mapper: Callable[[K, V], VR], *, with_key: Literal[True], value: Hint = ..., name: str | None = ...
     ) -> KStream[K, VR]: ...
     def map_values(
         self,

@@ -40,11 +40,14 @@ def record_metadata() -> RecordMetadata | None:
     """Inside a function that is awaited: where the record came from that it was called for. None elsewhere, and for
     what a punctuator forwarded.
 
-    The same after a restart, so that it tells a service outside of Kafka that it has seen a call before:
+    The same after a restart, so that a service outside of Kafka can tell that it has seen a call before.
 
-        async def charge(order: Order) -> Receipt:
-            place = record_metadata()
-            return await payments.post(order, idempotency_key=f"{place.topic}-{place.partition}-{place.offset}")
+    >>> from streamlib.testing import run_stream
+    >>> async def place(value: int) -> str:
+    ...     record = record_metadata()
+    ...     return f"{record.topic}-{record.partition}-{record.offset}"
+    >>> run_stream(lambda s: s.map_values(place), [("a", 1), ("b", 2)])
+    [('a', 'in-0-0'), ('b', 'in-0-1')]
     """
     return _CALLED_FOR.get()
 

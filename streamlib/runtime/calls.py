@@ -3,7 +3,8 @@
     Task.take_calls --start--> an asyncio task each --> answers --take_answers--> Task.finish
 
 Nothing here touches a task: answers wait until the worker's loop takes them. A call that takes too long has its answer
-at that moment, however long its function goes on; the function is cancelled.
+at that moment, however long its function goes on; the function is cancelled. Time counts as far as the process runs: a
+stopped one may find an answer and the end of its time at once, and looks for the answer first.
 """
 
 from __future__ import annotations
@@ -22,6 +23,13 @@ log = logging.getLogger(__name__)
 
 CANCEL_PATIENCE_S = 2
 """How long functions that were cancelled may go on, before nobody waits for them any more."""
+
+
+LATE_S = 0.001
+"""An alarm that comes so late says that the loop has stood still, and little about the call."""
+
+GRACE_S = 0.1
+"""How long a call then has, for an answer that may have come meanwhile."""
 
 
 class _UnderWay(msgspec.Struct):
@@ -59,7 +67,8 @@ class CallsUnderWay:
         """Begin what may begin."""
         for call in task.take_calls():
             running = asyncio.create_task(call.answer())
-            self._under_way[running] = _UnderWay(task, call, self._alarm(running, call))
+            each = self._under_way[running] = _UnderWay(task, call, None)
+            self._set_alarm(running, each)
             running.add_done_callback(self._done)
 
     def take_answers(self) -> list[tuple[Task, Call, Answer]]:
@@ -74,7 +83,7 @@ class CallsUnderWay:
         """
         dropped = None if tasks is None else {id(task) for task in tasks}
         self._answers = [answer for answer in self._answers if dropped is not None and id(answer[0]) not in dropped]
-        ended = {running for running, each in self._under_way.items() if dropped is None or id(each.task) in dropped}
+        ended = [running for running, each in self._under_way.items() if dropped is None or id(each.task) in dropped]
         for running in ended:
             self._cancel(running)
         if not ended:
@@ -85,17 +94,21 @@ class CallsUnderWay:
                 "%d calls were cancelled and go on all the same; what they return is thrown away", len(going_on)
             )
 
-    def _alarm(self, running: asyncio.Task[Answer], call: Call) -> asyncio.TimerHandle | None:
+    def _set_alarm(self, running: asyncio.Task[Answer], each: _UnderWay) -> None:
+        call = each.call
         limits = [call.timeout_ms, self._longest_hold_ms if call.holds_commit else None]
         limit_ms = min((limit for limit in limits if limit is not None), default=None)
-        if limit_ms is None:
-            return None
-        return asyncio.get_running_loop().call_later(limit_ms / 1000, self._expire, running, limit_ms)
+        if limit_ms is not None:
+            each.alarm = asyncio.get_running_loop().call_later(limit_ms / 1000, self._expire, running, limit_ms)
 
     def _expire(self, running: asyncio.Task[Answer], limit_ms: float) -> None:
-        each = self._cancel(running)
-        if each is None:
+        each = self._under_way[running]
+        assert each.alarm is not None, "an alarm that was not set"
+        loop = asyncio.get_running_loop()
+        if loop.time() - each.alarm.when() > LATE_S:
+            each.alarm = loop.call_later(GRACE_S, self._expire, running, limit_ms)
             return
+        self._cancel(running)
         text = f"no answer within {limit_ms / 1000:g} s"
         if limit_ms != each.call.timeout_ms:
             text += ", half of transaction_timeout_ms, and the transaction has to wait for it"

@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from benchmarks.compare.data import Data, fill
+from benchmarks.compare.errors import PeerMissingError
 from benchmarks.compare.jobs import JOBS, WrongOutputError
 from benchmarks.compare.measure import PeerFailedError, Setting, measure
 from benchmarks.compare.peers import CACHE_BYTES, EXACTLY_ONCE, PEERS, Task
@@ -49,6 +50,17 @@ async def test_a_run_has_figures_once_its_output_was_checked(
     assert figures.records_per_s > 0
     assert figures.cpu_s_per_million > 0
     assert figures.peak_mib > 20
+
+
+async def test_kafka_streams_counts_the_same(
+    kafka_broker: KafkaTarget, connection: Connection, setting: Setting, tmp_path: Path
+) -> None:
+    try:
+        command = PEERS["kafka-streams"].prepare(tmp_path)
+    except PeerMissingError as error:
+        pytest.skip(str(error))
+    figures = await measure(connection, kafka_broker.bootstrap_servers, setting, command, warm_up=0)
+    assert figures.records_per_s > 0
 
 
 async def test_a_program_that_does_another_job_has_no_figures(

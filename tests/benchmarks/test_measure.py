@@ -13,8 +13,9 @@ import pytest
 from benchmarks import profile
 from benchmarks.compare.__main__ import chosen
 from benchmarks.compare.errors import PeerMissingError
+from benchmarks.compare.java import compiled
 from benchmarks.compare.measure import Figures, PeerFailedError, Process, Sample, Usage, figures
-from benchmarks.compare.peers import _installed, _python
+from benchmarks.compare.peers import find_python, install
 
 ROOT = Path(__file__).parents[2]
 
@@ -92,14 +93,21 @@ time.sleep(600)
     peer.wait(timeout=30)  # raises if it goes on
 
 
-def test_a_peer_that_cannot_be_installed_is_missing(tmp_path: Path) -> None:
+def test_a_peer_that_cannot_beinstall_is_missing(tmp_path: Path) -> None:
     with pytest.raises(PeerMissingError, match="cannot install"):
-        _installed(tmp_path / "peer", str(tmp_path / "no-such-package.whl"), oldest=(3, 9))
+        install(tmp_path / "peer", str(tmp_path / "no-such-package.whl"), oldest=(3, 9))
 
 
-def test_a_peer_whose_python_is_not_there_is_missing() -> None:
+def test_a_peer_whosefind_python_is_not_there_is_missing() -> None:
     with pytest.raises(PeerMissingError, match=r"needs Python 3\.90"):
-        _python((3, 90))
+        find_python((3, 90))
+
+
+def test_without_a_jdk_kafka_streams_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    with pytest.raises(PeerMissingError, match="no JDK"):
+        compiled(tmp_path, [])
 
 
 def test_names_that_are_not_known_are_refused() -> None:

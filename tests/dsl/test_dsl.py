@@ -401,11 +401,27 @@ STEPS: dict[str, Callable[[Any, Any], object]] = {
 }
 
 
+AWAITED = ("filter", "filter_not", "map", "map_values", "flat_map", "flat_map_values", "peek", "foreach")
+
+
 @pytest.mark.parametrize("operator", STEPS)
 def test_every_operator_refuses_what_it_cannot_call(operator: str) -> None:
-    for wrong, message in ((5, "needs a function, not 5"), (slow, "was given the async function slow")):
-        with pytest.raises(TopologyError, match=f"^{operator.strip()} {message}"):
-            STEPS[operator](word_stream()[1], wrong)
+    with pytest.raises(TopologyError, match=f"^{operator.strip()} needs a function, not 5"):
+        STEPS[operator](word_stream()[1], 5)
+
+
+@pytest.mark.parametrize("operator", [step for step in STEPS if step not in AWAITED])
+def test_every_operator_that_cannot_await_refuses_what_has_to_be_awaited(operator: str) -> None:
+    with pytest.raises(TopologyError, match=f"^{operator.strip()} was given the async function slow"):
+        STEPS[operator](word_stream()[1], slow)
+
+
+@pytest.mark.parametrize("operator", AWAITED)
+def test_the_others_take_it(operator: str) -> None:
+    builder, stream = word_stream()
+    STEPS[operator](stream, slow)
+    (node,) = (node for node in builder.build().nodes.values() if isinstance(node, ProcessorNode))
+    assert node.operator.calls == op.CallOptions()  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(

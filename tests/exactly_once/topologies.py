@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import time
@@ -225,3 +226,38 @@ def with_or_without(source: str, sink: str) -> Topology:
 
 def time_in_value(record: Any, partition_time_ms: int) -> int:
     return int(record.value)
+
+
+async def enrich(value: str) -> str:
+    """Takes 20 to 60 ms, and every hundredth time half a second, whatever the order of the records."""
+    number = int(value)
+    await asyncio.sleep(0.5 if number % 100 == 99 else 0.02 + number * 7 % 5 / 100)
+    return value
+
+
+def enriched(source: str, sink: str) -> Topology:
+    """The output of each key is its input, in order; nothing of a record is out before its call is back."""
+    builder = StreamsBuilder()
+    builder.stream(source, key=str, value=str).map_values(enrich, name="enrich").to(sink)
+    return builder.build()
+
+
+def enriched_then_counted(source: str, sink: str) -> Topology:
+    """Per key 1, 2, 3 ..., in a store below the calls."""
+    builder = StreamsBuilder()
+    enriched = builder.stream(source, key=str, value=str).map_values(enrich, name="enrich")
+    enriched.group_by_key().count(store="counts").to_stream().to(sink)
+    return builder.build()
+
+
+def counted_then_enriched(source: str, sink: str) -> Topology:
+    """Per key 1, 2, 3 ..., in a store above the calls, which commits wait for."""
+
+    async def passed_on(count: int) -> int:
+        await enrich(str(count))
+        return count
+
+    builder = StreamsBuilder()
+    counts = builder.stream(source, key=str, value=str).group_by_key().count(store="counts").to_stream()
+    counts.map_values(passed_on, name="enrich").to(sink)
+    return builder.build()

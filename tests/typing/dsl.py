@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from datetime import timedelta
 from typing import Any, assert_type
 from uuid import UUID
@@ -288,3 +288,45 @@ orders.deduplicate(5)  # type: ignore[arg-type]
 orders.deduplicate(timedelta(seconds=5), id_selector=lambda order: order)  # type: ignore[misc,arg-type]
 Stores.lru_map("latest", key=str, value=int, max_entries="3")  # type: ignore[arg-type]
 Stores.key_value_store("seen", key=str, value=int, ttl=5)  # type: ignore[arg-type]
+
+
+# -- Functions that are awaited ----------------------------------------------------------------------------------------
+
+
+async def price(order: Order) -> float:
+    return order.amount
+
+
+async def named(key: str, order: Order) -> tuple[int, str]:
+    return len(key), order.user
+
+
+async def parts(order: Order) -> list[int]:
+    return [int(order.amount)]
+
+
+async def streamed(order: Order) -> AsyncIterator[int]:
+    yield int(order.amount)
+
+
+async def pairs(key: str, order: Order) -> AsyncIterator[tuple[int, str]]:
+    yield len(key), order.user
+
+
+async def known(key: str, order: Order) -> bool:
+    return True
+
+
+async def keyed(key: str, order: Order) -> float:
+    return order.amount
+
+
+assert_type(orders.map_values(price, concurrency=8, ordered="partition"), KStream[str, float])
+assert_type(orders.map_values(keyed, with_key=True, timeout=timedelta(seconds=1)), KStream[str, float])
+assert_type(orders.map(named, ordered="none"), KStream[int, str])
+assert_type(orders.flat_map_values(parts), KStream[str, int])
+assert_type(orders.flat_map_values(streamed), KStream[str, int])
+assert_type(orders.flat_map(pairs), KStream[int, str])
+assert_type(orders.filter(known, concurrency=2), KStream[str, Order])
+assert_type(orders.peek(keyed), KStream[str, Order])
+orders.map_values(price, ordered="keys")  # type: ignore[call-overload]

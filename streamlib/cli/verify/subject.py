@@ -14,7 +14,8 @@ from streamlib.engine.plan import Plan, dead_letter_topics, sink_topics
 from streamlib.kafka.admin import KafkaAdmin
 from streamlib.records import TopicPartition
 from streamlib.runtime.wiring import plan_on
-from streamlib.topology.nodes import SinkNode
+from streamlib.topology import operators as op
+from streamlib.topology.nodes import ProcessorNode, SinkNode
 from streamlib.topology.topology import Topology
 from streamlib.verify.replay import Outcome
 from streamlib.verify.shapes import changelogs, is_comparable
@@ -43,8 +44,9 @@ class Subject(msgspec.Struct, frozen=True):
 
         Raises:
             TopologyError: a topic is missing that is not internal.
-            UsageError: the application has never run there, or with another topology.
+            UsageError: the application has never run there, or with another topology; or it awaits functions.
         """
+        _check_that_nothing_is_awaited(topology)
         plan = await plan_on(topology, config, admin)
         counts = {**plan.partition_counts, **await _internal_topics(plan, admin)}
         if _chooses_topics(topology):
@@ -120,3 +122,15 @@ async def _internal_topics(plan: Plan, admin: KafkaAdmin) -> dict[str, int]:
     ]:
         raise UsageError(f"internal topics do not fit the topology, the partitions differ: {', '.join(wrong)}")
     return counts
+
+
+def _check_that_nothing_is_awaited(topology: Topology) -> None:
+    """Calls are not repeated only to look at what there is; those of peek and foreach are left out in any case."""
+    for node in topology.nodes.values():
+        if not isinstance(node, ProcessorNode) or isinstance(node.operator, op.Peek | op.Foreach):
+            continue
+        if getattr(node.operator, "calls", None) is not None:
+            raise UsageError(
+                f"node {node.name} awaits a function: what it returned cannot be had without calling it again, so an "
+                "application with such nodes cannot be verified"
+            )
