@@ -25,6 +25,7 @@ from streamlib.runtime.worker import WorkerStatus
 def report() -> Report:
     status = WorkerStatus(
         tasks=("0_0",),
+        standbys={},
         restoring={},
         records_in=10,
         records_out=5,
@@ -32,6 +33,7 @@ def report() -> Report:
         commits=1,
         redone=0,
         rebalances=1,
+        last_rebalance=None,
         lag=0,
     )
     return Report(status=status, running=True, time_s=time.monotonic(), cpu_s=0.0, peak_bytes=0)

@@ -15,6 +15,7 @@ from streamlib.runtime.worker import WorkerStatus
 def view(index: int, *, tasks: int = 2, lag: int = 3, restoring: dict[str, int] | None = None) -> WorkerView:
     status = WorkerStatus(
         tasks=tuple(f"{index}_{partition}" for partition in range(tasks)),
+        standbys={},
         restoring=restoring or {},
         records_in=1000,
         records_out=500,
@@ -22,6 +23,7 @@ def view(index: int, *, tasks: int = 2, lag: int = 3, restoring: dict[str, int] 
         commits=7,
         redone=0,
         rebalances=1,
+        last_rebalance=None,
         lag=lag,
     )
     report = Report(status=status, running=True, time_s=0, cpu_s=0, peak_bytes=0)
