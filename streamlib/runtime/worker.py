@@ -42,6 +42,7 @@ from streamlib.runtime.membership import Assigned, Lost, Membership, Rebalance
 from streamlib.runtime.ports import Admin, Clock, Fetcher
 from streamlib.runtime.purge import Purger
 from streamlib.runtime.restore import Restorer
+from streamlib.runtime.slice_end import slice_end
 from streamlib.runtime.slow_functions import SlowFunctions
 from streamlib.runtime.tasks import TaskSet
 from streamlib.runtime.topic_watch import TopicWatch
@@ -451,9 +452,7 @@ class Worker:
         if self._owed:
             ends_ms = min(ends_ms, self._opened_ms + self._config.commit_interval_ms)
 
-        def expired() -> bool:
-            return self._clock.monotonic_ms() >= ends_ms
-
+        expired = slice_end(self._clock.monotonic_ms, ends_ms)
         processed = awaited = 0
         tasks, self._first = self._in_turn(), None
         for number, task in enumerate(tasks, 1):
@@ -581,8 +580,9 @@ class Worker:
         if self._holding or any(task.commit_requested for task in running):
             return True
         if not self._owed:
-            # Only positions moved (markers, dropped data): no reader waits for that.
-            return age_ms >= self._config.commit_interval_ms and any(task.offsets() for task in running)
+            # Only positions moved (markers, dropped data): no reader waits for that. Past pending calls it is nothing.
+            late = age_ms >= self._config.commit_interval_ms
+            return late and any(task.offsets() for task in running if not task.calls_pending)
         if age_ms >= (self._commit_spacing_ms() if idle else self._config.commit_interval_ms):
             return True
         return sum(task.uncommitted_bytes for task in running) >= self._config.commit_max_bytes
@@ -607,7 +607,7 @@ class Worker:
         """How long there is nothing to do, unless something happens."""
         if self._tasks.waits_for_lock:
             return 0 if self._tasks.more_to_open else LOCK_RETRY_MS
-        due = [task.next_punctuation_ms for task in self._tasks.running.values()]
+        due = [task.next_punctuation_ms for task in self._fed()]
         until_due = min((ms for ms in due if ms is not None), default=END_OF_TIME) - self._clock.now_ms()
         until_commit = self._config.commit_interval_ms
         if self._owed and not self._holding:
