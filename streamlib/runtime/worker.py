@@ -54,7 +54,7 @@ log = logging.getLogger(__name__)
 SLICE_MS = 10
 SLICE_RECORDS = 1_000
 TAKE_BYTES = 4 << 20
-LONG_SLICE_MS = 250  # a slice that has taken so long ends before every task had its turn
+LONG_SLICE_MS = 250  # after a slice that took so long, the requests of others have to be written, and answers read
 LATE_OUTPUTS_MS = 600_000  # for so long after a slow function, outputs wait for the commit
 LOCK_RETRY_MS = 100
 CALLS_COMMIT_MS = 10  # while calls are under way, commits are at least so far apart
@@ -441,14 +441,14 @@ class Worker:
     def _process_slice(self) -> None:
         """Let each task that can have its turn, oldest first within a task, until the slice is over.
 
-        Punctuators run before it, on time of their own: whatever they take, records get their slice, too. After a slow
-        record the other tasks wait for the next slice, so that what is done can be committed in between.
+        Punctuators run before it, on time of their own: whatever they take, records get their slice, too. Tasks that
+        have not had their turn come first in the next slice, so that what is done can be committed in between, and a
+        task gets through many records at a time.
         """
         started = self._clock.monotonic_ms()
         now_ms = self._clock.now_ms()
         punctuated = sum(task.punctuate(now_ms) for task in self._fed())
-        begun_ms = self._clock.monotonic_ms()
-        ends_ms = begun_ms + SLICE_MS
+        ends_ms = self._clock.monotonic_ms() + SLICE_MS
         if self._owed:
             ends_ms = min(ends_ms, self._opened_ms + self._config.commit_interval_ms)
 
@@ -459,7 +459,7 @@ class Worker:
             pending = task.calls_pending
             processed += task.process(SLICE_RECORDS, expired)
             awaited += task.calls_pending - pending
-            if self._clock.monotonic_ms() - begun_ms > LONG_SLICE_MS:
+            if self._clock.monotonic_ms() >= ends_ms:
                 self._first = tasks[number % len(tasks)].id
                 break
         self._owe(max(processed - awaited, 0) + punctuated, started)
