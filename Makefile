@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: .venv test test-with-a-broker test-without-a-broker demo bench docs format clean
+.PHONY: .venv test test-exactly-once test-with-a-broker test-without-a-broker demo bench docs format clean
 
 .venv: .venv/installed
 
@@ -16,16 +16,19 @@ test: .venv
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --config-file docs/mkdocs.yml
-	+$(MAKE) --no-print-directory -j2 test-with-a-broker test-without-a-broker
+	+$(MAKE) --no-print-directory -j3 test-exactly-once test-with-a-broker test-without-a-broker
 
+# They mostly wait, each for brokers of its own. The logs of two go to files, so that they do not mix.
 test-with-a-broker: .venv
-	$(BIN)/pytest -m broker --durations=10
+	$(BIN)/pytest -m broker --ignore=tests/exactly_once --durations=15
 
-# Beside those that mostly wait for a broker; in a file, so that the two do not mix.
+test-exactly-once: .venv
+	@$(call logged,$(BIN)/pytest -m broker tests/exactly_once --durations=25)
+
 test-without-a-broker: .venv
-	@mkdir -p build
-	@$(BIN)/pytest -m "not broker" --durations=10 > build/test-without-a-broker.log 2>&1; \
-	code=$$?; cat build/test-without-a-broker.log; exit $$code
+	@$(call logged,$(BIN)/pytest -m "not broker" --durations=10)
+
+logged = mkdir -p build; $(1) > build/$@.log 2>&1; code=$$?; cat build/$@.log; exit $$code
 
 demo: .venv
 	$(BIN)/streamlib demo
