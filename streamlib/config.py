@@ -52,6 +52,7 @@ class StreamsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         num_standby_replicas: how many workers besides its owner keep a copy of a task's stores, to take over at once.
         acceptable_recovery_lag: how many changelog offsets a store may be behind to count as caught up (KIP-441).
         max_warmup_replicas: how many tasks at once are warmed up where they are to move (KIP-441).
+        client_rack: the rack or zone this worker is in; standbys avoid that of their active.
         rack_aware_assignment_tags: names of tags in which standbys are to differ from their active (KIP-708).
         client_tags: this worker's, such as `{"zone": "eu-1a"}`; `client.tag.zone` works too.
         leave_group: whether a worker that stops leaves the group; by default all but static members do.
@@ -105,6 +106,7 @@ class StreamsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     num_standby_replicas: int = 0
     acceptable_recovery_lag: int = 10_000
     max_warmup_replicas: int = 2
+    client_rack: str | None = None
     rack_aware_assignment_tags: tuple[str, ...] = ()
     client_tags: dict[str, str] = {}
     leave_group: bool | None = None

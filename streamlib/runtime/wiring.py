@@ -31,6 +31,8 @@ from streamlib.runtime.wakeup import Wakeup
 from streamlib.runtime.worker import Worker, WorkerParts
 from streamlib.topology.topology import Topology
 
+CLIENT_RACK = "client.rack"
+"""The tag that says the rack; no tag that is set one by one can be called so."""
 UNKNOWN_TOPIC_PAUSES_S = (0.1, 0.3, 0.6)
 
 
@@ -105,7 +107,7 @@ def build_worker(
 ) -> Worker:
     """Wire one worker; `host` names the machine it runs on. A `stand_in` beats while functions hold its event loop."""
     wakeup = Wakeup()
-    place = Place(directory.process, host, config.client_tags)
+    place = Place(directory.process, host, _tags(config))
     group = build_group(plan, config, adapters, place, directory.identity)
     admin, fetcher = adapters.admin(), adapters.fetcher()
     settings = MembershipSettings(
@@ -124,7 +126,7 @@ def build_worker(
         num_standby_replicas=config.num_standby_replicas,
         acceptable_recovery_lag=config.acceptable_recovery_lag,
         max_warmup_replicas=config.max_warmup_replicas,
-        rack_tags=config.rack_aware_assignment_tags,
+        rack_tags=(*config.rack_aware_assignment_tags, CLIENT_RACK),
     )
     membership = Membership(
         group, clock, settings, Assignor(plan, admin, policy), introduction(plan, place, tasks), wakeup
@@ -148,6 +150,10 @@ def build_worker(
             global_stores=global_stores,
         )
     )
+
+
+def _tags(config: StreamsConfig) -> dict[str, str]:
+    return config.client_tags | ({} if config.client_rack is None else {CLIENT_RACK: config.client_rack})
 
 
 def open_global_state(plan: Plan, config: StreamsConfig, directory: StateDirectory, clock: Clock) -> GlobalState | None:
