@@ -37,7 +37,13 @@ def cluster(
 @asynccontextmanager
 async def connected(bootstrap_servers: str, client_id: str) -> AsyncIterator[Connection]:
     """A connection for the time of the block."""
-    config = StreamsConfig(application_id=client_id, bootstrap_servers=bootstrap_servers)
+    async with opened(StreamsConfig(application_id=client_id, bootstrap_servers=bootstrap_servers)) as connection:
+        yield connection
+
+
+@asynccontextmanager
+async def opened(config: StreamsConfig) -> AsyncIterator[Connection]:
+    """A connection as an application with these settings has it, for the time of the block."""
     connection = await Connection.open(config)
     try:
         yield connection

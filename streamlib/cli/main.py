@@ -19,6 +19,9 @@ COMMANDS: Mapping[str, str] = {
     "run": "streamlib.cli.run:run",
     "topology": "streamlib.cli.topology:topology",
     "verify": "streamlib.cli.verify.command:verify",
+    "lag": "streamlib.cli.lag.command:lag",
+    "dlq": "streamlib.cli.dlq.command:app",
+    "reset": "streamlib.cli.reset.command:reset",
     "demo": "streamlib.cli.demo.command:demo",
     "broker": "streamlib.cli.broker:app",
 }

@@ -15,3 +15,6 @@ ConfigOption: TypeAlias = Annotated[Path | None, typer.Option(metavar="FILE", he
 SetOption: TypeAlias = Annotated[
     list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any setting; may be repeated.")
 ]
+JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+YesOption: TypeAlias = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+AppArgument: TypeAlias = Annotated[str, typer.Argument(metavar="APP", help="The application's id: its group.")]

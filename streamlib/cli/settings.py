@@ -54,10 +54,23 @@ def load_config(given: GivenSettings, target: Target, env: Mapping[str, str] | N
         UsageError: an option is not NAME=VALUE.
         ConfigError: a name or value is wrong, or the file cannot be read.
     """
+    return _merged([{"application_id": target.module}, _as_mapping(target.config)], given, env)
+
+
+def load_settings(given: GivenSettings, env: Mapping[str, str] | None = None) -> StreamsConfig:
+    """The configuration of a tool that needs no topology; `given` has to name the application.
+
+    Raises:
+        UsageError: an option is not NAME=VALUE.
+        ConfigError: a name or value is wrong, or the file cannot be read.
+    """
+    return _merged([], given, env)
+
+
+def _merged(first: Sequence[Mapping[str, Any]], given: GivenSettings, env: Mapping[str, str] | None) -> StreamsConfig:
     merged: dict[str, Any] = {}
     for layer in (
-        {"application_id": target.module},
-        _as_mapping(target.config),
+        *first,
         read_toml(given.file),
         read_environment(os.environ if env is None else env, ENVIRONMENT_PREFIX),
         dict(map(_split, given.others)),

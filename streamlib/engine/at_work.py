@@ -12,13 +12,21 @@ from typing import Any
 
 import msgspec
 
+from streamlib.engine.calls import Call
 from streamlib.engine.operators.site import short
 from streamlib.engine.task import Task
 from streamlib.records import TopicPartition
 
 _ENGINE = "streamlib.engine."
 # What node functions have their node's name in: those that a user function's error gets it from.
-_NAMED_BY = (("name",), ("self", "name"), ("self", "_site", "name"), ("self", "_node"), ("node", "name"))
+_NAMED_BY = (
+    ("name",),
+    ("self", "name"),
+    ("self", "_site", "name"),
+    ("self", "_node"),
+    ("node", "name"),
+    ("self", "line", "name"),
+)
 _NAMED_BY_SOURCES = (("source", "node"), ("self", "_source", "node"))
 
 
@@ -54,8 +62,8 @@ def at_work(frame: FrameType | None, nodes: Container[str]) -> AtWork:
     'something other than a record'
     """
     node, key, function = _called(frame, nodes) or ("", "", _place(frame))
-    task = next((owner for each in _outwards(frame) if isinstance(owner := _self(each), Task)), None)
-    record = None if task is None else task.record_in_process
+    owner = next((owner for each in _outwards(frame) if isinstance(owner := _self(each), Task | Call)), None)
+    record = None if owner is None else owner.record_in_process
     if record is None:
         return AtWork(node=node, function=function)
     partition, offset, raw_key = record
@@ -83,7 +91,8 @@ def _outwards(frame: FrameType | None) -> Iterator[FrameType]:
 
 
 def _self(frame: FrameType) -> object:
-    return frame.f_locals.get("self") if frame.f_globals.get("__name__") == Task.__module__ else None
+    modules = (Task.__module__, Call.__module__)
+    return frame.f_locals.get("self") if frame.f_globals.get("__name__") in modules else None
 
 
 def _follow(seen: dict[str, Any], path: tuple[str, ...]) -> object:

@@ -79,6 +79,13 @@ class Call:
         """After how long it counts as failed."""
         return self.line.options.timeout_ms
 
+    @property
+    def record_in_process(self) -> tuple[TopicPartition, int, bytes | None] | None:
+        """As a task's: partition, offset and key of the record it is for. None in a punctuator. Any thread may ask."""
+        if self.partition is None or self.record is None:
+            return None
+        return self.partition, self.record.offset, self.record.key
+
     async def answer(self) -> Answer:
         """Call the function. What it raises is part of the answer; a cancellation is not, and passes."""
         _CALLED_FOR.set(self._place())

@@ -30,6 +30,17 @@ _INTERNAL_TOPICS = (
 """What comes after the application id in the names of internal topics, those of older topologies among them."""
 
 
+def is_internal(application_id: str, topic: str) -> bool:
+    """Whether a topic is called as an application's own topics are.
+
+    Those of an application whose name begins with this one and a hyphen are called so, too.
+
+    >>> is_internal("shop", "shop-totals-changelog"), is_internal("shop", "shop-orders")
+    (True, False)
+    """
+    return re.fullmatch(f"{re.escape(application_id)}-({_INTERNAL_TOPICS})", topic) is not None
+
+
 def source_topics(topology: Topology) -> tuple[str, ...]:
     """The topics that have to exist before the application can run, in the order they appear."""
     topics = (
@@ -251,8 +262,8 @@ def _with_matching_topics(
 ) -> dict[str, Node]:
     """The nodes, with the topics in place of the patterns. What another source reads by name stays with it."""
     named = set(source_topics(topology))
-    internal = re.compile(f"{re.escape(application_id)}-({_INTERNAL_TOPICS})")
-    others = [topic for topic in sorted(partition_counts) if topic not in named and not internal.fullmatch(topic)]
+    unnamed = [topic for topic in sorted(partition_counts) if topic not in named]
+    others = [topic for topic in unnamed if not is_internal(application_id, topic)]
 
     def resolved(node: Node) -> Node:
         if not isinstance(node, SourceNode) or node.pattern is None:

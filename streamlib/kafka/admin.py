@@ -10,15 +10,13 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any, Literal
 
-import msgspec
-
 from streamlib.errors import ErrorCode, KafkaError, TopologyError
 from streamlib.kafka.by_topic import answers, nested
 from streamlib.kafka.client import KafkaClient, Response
-from streamlib.kafka.consumer_protocol import decode_assignment
 from streamlib.kafka.errors import check_code, error_row
+from streamlib.kafka.group_description import GroupDescription, committed_once, describe_once
 from streamlib.kafka.leaders import by_leader
-from streamlib.records import TopicPartition
+from streamlib.records import OffsetAndMetadata, TopicPartition
 from streamlib.runtime.ports import TopicSpec
 
 OffsetsAt = Literal["earliest", "latest", "latest_stable"]
@@ -32,26 +30,6 @@ _TOPIC_RESOURCE = 2
 _TIMESTAMPS: Mapping[OffsetsAt, int] = {"earliest": -2, "latest": -1, "latest_stable": -1}
 _ISOLATION: Mapping[OffsetsAt, int] = {"earliest": 0, "latest": 0, "latest_stable": 1}
 _CLEANUP_POLICY = "cleanup.policy"
-
-
-class GroupMember(msgspec.Struct, frozen=True):
-    """A member of a group, and what it has been assigned."""
-
-    member_id: str
-    instance_id: str | None
-    client_id: str
-    host: str
-    partitions: tuple[TopicPartition, ...]
-    user_data: bytes
-
-
-class GroupDescription(msgspec.Struct, frozen=True):
-    """A group as its coordinator sees it; `state` is "Stable", "Empty", "PreparingRebalance" ... or "Dead"."""
-
-    group_id: str
-    state: str
-    protocol: str
-    members: tuple[GroupMember, ...]
 
 
 class KafkaAdmin:
@@ -87,10 +65,7 @@ class KafkaAdmin:
 
     async def list_offsets(self, partitions: Iterable[TopicPartition], at: OffsetsAt) -> dict[TopicPartition, int]:
         """Log start, log end (high watermark), or last stable offset of each partition."""
-        wanted = frozenset(partitions)
-        found: dict[TopicPartition, int] = {}
-        await self._client.retrying(lambda: self._list_offsets_once(wanted - found.keys(), at, found))
-        return found
+        return await self._list_offsets(partitions, _TIMESTAMPS[at], _ISOLATION[at])
 
     async def delete_records(self, before: Mapping[TopicPartition, int]) -> None:
         """Let the broker drop records before the offsets."""
@@ -131,6 +106,13 @@ class KafkaAdmin:
         await self._client.retrying(lambda: self._create_partitions_once(name, count))
         await self._wait_for_leaders({name: count})
 
+    async def offsets_at_time(
+        self, partitions: Iterable[TopicPartition], timestamp_ms: int
+    ) -> dict[TopicPartition, int | None]:
+        """The first offset of a record with this timestamp or a later one; None where there is no such record."""
+        found = await self._list_offsets(partitions, timestamp_ms, _ISOLATION["latest"])
+        return {partition: None if offset < 0 else offset for partition, offset in found.items()}
+
     async def topic_config(self, names: Iterable[str], key: str) -> dict[str, str | None]:
         """One setting of each topic, with the broker's default where the topic has none."""
         wanted = sorted(set(names))
@@ -142,7 +124,14 @@ class KafkaAdmin:
 
     async def describe_groups(self, group_ids: Iterable[str]) -> dict[str, GroupDescription]:
         """Members and assignments of groups; one that does not exist is "Dead" and empty."""
-        return {group_id: await self._client.retrying(partial(self._describe_once, group_id)) for group_id in group_ids}
+        return {
+            group_id: await self._client.retrying(partial(describe_once, self._client, group_id))
+            for group_id in group_ids
+        }
+
+    async def committed_offsets(self, group_id: str) -> dict[TopicPartition, OffsetAndMetadata]:
+        """All that a group has committed; what a transaction is about to commit does not count."""
+        return await self._client.retrying(partial(committed_once, self._client, group_id))
 
     async def list_groups(self) -> list[str]:
         """All groups of the cluster."""
@@ -238,18 +227,26 @@ class KafkaAdmin:
 
     # Offsets and records, at each partition's leader
 
+    async def _list_offsets(
+        self, partitions: Iterable[TopicPartition], timestamp: int, isolation: int
+    ) -> dict[TopicPartition, int]:
+        wanted = frozenset(partitions)
+        found: dict[TopicPartition, int] = {}
+        await self._client.retrying(lambda: self._list_offsets_once(wanted - found.keys(), timestamp, isolation, found))
+        return found
+
     async def _list_offsets_once(
-        self, partitions: Iterable[TopicPartition], at: OffsetsAt, found: dict[TopicPartition, int]
+        self, partitions: Iterable[TopicPartition], timestamp: int, isolation: int, found: dict[TopicPartition, int]
     ) -> None:
         for node, group in (await by_leader(self._client, partitions)).items():
             topics = [
                 {
                     "name": topic,
-                    "partitions": [{"partition_index": tp.partition, "timestamp": _TIMESTAMPS[at]} for tp in tps],
+                    "partitions": [{"partition_index": tp.partition, "timestamp": timestamp} for tp in tps],
                 }
                 for topic, tps in nested(group)
             ]
-            body = {"isolation_level": _ISOLATION[at], "topics": topics}
+            body = {"isolation_level": isolation, "topics": topics}
             response = await self._client.call("ListOffsets", body, node=node, lane=_LANE)
             for partition, answer in answers(response.topics):
                 check_code(answer.error_code, "ListOffsets", str(partition))
@@ -292,16 +289,6 @@ class KafkaAdmin:
 
     # Groups
 
-    async def _describe_once(self, group_id: str) -> GroupDescription:
-        node = await self._client.coordinator(group_id, "group")
-        response = await self._client.call("DescribeGroups", {"groups": [group_id]}, node=node, lane=_LANE)
-        group = response.groups[0]
-        if group.error_code == _GROUP_ID_NOT_FOUND:
-            return GroupDescription(group_id, "Dead", "", ())
-        check_code(group.error_code, "DescribeGroups", f"group {group_id}", group.error_message)
-        members = tuple(_member(member) for member in group.members)
-        return GroupDescription(group_id, group.group_state, group.protocol_data, members)
-
     async def _list_groups_once(self, node: int) -> list[str]:
         response = await self._client.call("ListGroups", {}, node=node, lane=_LANE)
         check_code(response.error_code, "ListGroups")
@@ -334,15 +321,3 @@ def _problems(spec: TopicSpec, partitions: int, policy: str | None) -> Iterable[
 
 def _policies(text: str | None) -> frozenset[str]:
     return frozenset(part.strip() for part in (text or "").split(",") if part.strip())
-
-
-def _member(member: Any) -> GroupMember:
-    assignment = decode_assignment(member.member_assignment)
-    return GroupMember(
-        member.member_id,
-        member.group_instance_id,
-        member.client_id,
-        member.client_host,
-        assignment.partitions,
-        assignment.user_data,
-    )

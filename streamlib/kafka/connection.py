@@ -52,6 +52,11 @@ class Connection:
                 raise
         return connection
 
+    @property
+    def application_id(self) -> str:
+        """Whose connection it is."""
+        return self._config.application_id
+
     def group(self) -> KafkaGroup:
         """This worker's membership."""
         config = self._config

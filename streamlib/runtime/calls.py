@@ -4,7 +4,7 @@
 
 Nothing here touches a task: answers wait until the worker's loop takes them. A call that takes too long has its answer
 at that moment, however long its function goes on; the function is cancelled. Time counts as far as the process runs: a
-stopped one may find an answer and the end of its time at once, and looks for the answer first.
+stopped one is not to find that all its calls have failed.
 """
 
 from __future__ import annotations
@@ -24,12 +24,11 @@ log = logging.getLogger(__name__)
 CANCEL_PATIENCE_S = 2
 """How long functions that were cancelled may go on, before nobody waits for them any more."""
 
+TICKS = 8
+"""A time limit is so many ticks of the loop's clock."""
 
-LATE_S = 0.001
-"""An alarm that comes so late says that the loop has stood still, and little about the call."""
-
-GRACE_S = 0.1
-"""How long a call then has, for an answer that may have come meanwhile."""
+LATE_S = 0.05
+"""A tick that comes so late does not count: the process, or its loop, has stood still."""
 
 
 class _UnderWay(msgspec.Struct):
@@ -37,7 +36,8 @@ class _UnderWay(msgspec.Struct):
 
     task: Task
     call: Call
-    alarm: asyncio.TimerHandle | None
+    alarm: asyncio.TimerHandle | None = None
+    ticks: int = 0
 
 
 class CallsUnderWay:
@@ -67,7 +67,7 @@ class CallsUnderWay:
         """Begin what may begin."""
         for call in task.take_calls():
             running = asyncio.create_task(call.answer())
-            each = self._under_way[running] = _UnderWay(task, call, None)
+            each = self._under_way[running] = _UnderWay(task, call)
             self._set_alarm(running, each)
             running.add_done_callback(self._done)
 
@@ -95,18 +95,23 @@ class CallsUnderWay:
             )
 
     def _set_alarm(self, running: asyncio.Task[Answer], each: _UnderWay) -> None:
-        call = each.call
-        limits = [call.timeout_ms, self._longest_hold_ms if call.holds_commit else None]
+        limits = (each.call.timeout_ms, self._longest_hold_ms if each.call.holds_commit else None)
         limit_ms = min((limit for limit in limits if limit is not None), default=None)
         if limit_ms is not None:
-            each.alarm = asyncio.get_running_loop().call_later(limit_ms / 1000, self._expire, running, limit_ms)
+            self._next_tick(running, each, limit_ms)
 
-    def _expire(self, running: asyncio.Task[Answer], limit_ms: float) -> None:
+    def _next_tick(self, running: asyncio.Task[Answer], each: _UnderWay, limit_ms: float) -> None:
+        each.alarm = asyncio.get_running_loop().call_later(limit_ms / TICKS / 1000, self._tick, running, limit_ms)
+
+    def _tick(self, running: asyncio.Task[Answer], limit_ms: float) -> None:
+        if running.done():
+            return  # at this moment: `_done` is about to be called
         each = self._under_way[running]
-        assert each.alarm is not None, "an alarm that was not set"
-        loop = asyncio.get_running_loop()
-        if loop.time() - each.alarm.when() > LATE_S:
-            each.alarm = loop.call_later(GRACE_S, self._expire, running, limit_ms)
+        assert each.alarm is not None, "a tick that nobody asked for"
+        if asyncio.get_running_loop().time() - each.alarm.when() < LATE_S:
+            each.ticks += 1
+        if each.ticks < TICKS:
+            self._next_tick(running, each, limit_ms)
             return
         self._cancel(running)
         text = f"no answer within {limit_ms / 1000:g} s"

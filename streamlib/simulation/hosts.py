@@ -119,12 +119,20 @@ class Host:
         self.worker = None
 
     def stop(self, *, leave: bool | None = None, again_ms: float = AGAIN_MS, fresh: bool = False) -> None:
-        """SIGTERM, or its like: `leave` as in `Worker.stop`. It is back `again_ms` after its end, perhaps `fresh`."""
+        """SIGTERM, or its like: `leave` as in `Worker.stop`. It is back `again_ms` after its end, perhaps `fresh`.
+
+        A process that has no worker yet just dies of it.
+        """
         process, worker = self.process, self.worker
-        if process is not None and process.alive and worker is not None:
-            self._network.trace.note(f"{self.name} is told to stop")
-            self._again_ms, self._fresh = again_ms, fresh
-            self._network.loop.signal(process, lambda: worker.stop(leave=leave))
+        if process is None or not process.alive:
+            return
+        if worker is None:
+            self.kill()
+            self.start_later(again_ms)
+            return
+        self._network.trace.note(f"{self.name} is told to stop")
+        self._again_ms, self._fresh = again_ms, fresh
+        self._network.loop.signal(process, lambda: worker.stop(leave=leave))
 
     def freeze(self) -> None:
         if self.process is not None and self.up:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import defaultdict
 from collections.abc import Callable
 from datetime import timedelta
@@ -13,12 +14,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamlib import StreamsBuilder
-from streamlib.engine.calls import DEEPEST, Answer, Call, record_metadata
+from streamlib.engine import task as task_module
+from streamlib.engine.at_work import at_work
+from streamlib.engine.calls import DEEPEST, MOST_PENDING, Answer, Call, record_metadata
 from streamlib.engine.cursor import NO_TIME
-from streamlib.engine.inputs import Metadata, decode_metadata, encode_metadata
+from streamlib.engine.inputs import (
+    MAX_METADATA_BYTES,
+    Metadata,
+    decode_metadata,
+    encode_metadata,
+    room_for_progress,
+)
 from streamlib.engine.plan import make_plan
 from streamlib.engine.progress import Progress, decode_progress, encode_progress
-from streamlib.engine.task import MOST_AHEAD, Task
+from streamlib.engine.task import LEAST_PENDING, MOST_AHEAD, Task
 from streamlib.errors import ProcessingError, TopologyError
 from streamlib.policies import DeadLetter, ErrorPolicies, Skip
 from streamlib.records import OffsetAndMetadata, OutRecord, TaskId, TopicPartition
@@ -166,6 +175,20 @@ def test_a_function_knows_which_record_it_is_called_for() -> None:
         "RecordMetadata(topic='in', partition=0, offset=1)",
     ]
     assert record_metadata() is None
+
+
+def test_a_function_that_blocks_is_named_with_its_record() -> None:
+    seen = []
+
+    async def blocks(value: str) -> str:
+        seen.append(at_work(sys._getframe(), {"ask"}))
+        return value
+
+    task = fed(lambda s: s.map_values(blocks, name="ask"), ("k", "a"))
+    finish(task, *task.take_calls())
+    (found,) = seen
+    assert (found.partition, found.offset, found.node) == (INPUT, 0, "ask")
+    assert "blocks (" in found.function
 
 
 def test_time_and_headers_are_the_records_own() -> None:
@@ -394,6 +417,21 @@ def test_progress_survives_its_bytes(first: int, gaps: list[int], beyond: int) -
     assert decode_progress(encode_progress(progress)) == progress
     metadata = Metadata(7, {"node": 3}, progress)
     assert decode_metadata(encode_metadata(metadata)) == metadata
+
+
+@pytest.mark.parametrize("operators", [0, 1, 10, 40])
+def test_as_many_unfinished_records_are_allowed_as_fit_into_metadata(operators: int) -> None:
+    times = {f"windowed-{number:02}": 1 << 62 for number in range(operators)}
+    room = min(room_for_progress(times), MOST_PENDING)
+    assert room == MOST_PENDING or room > LEAST_PENDING
+    offsets = tuple((1 << 60) + 2_000_000 * number for number in range(room))
+    text = encode_metadata(Metadata(1 << 62, times, Progress(offsets[0], offsets[-1] + 1, offsets)))
+    assert len(text) <= MAX_METADATA_BYTES
+
+
+def test_where_hardly_any_fit_commits_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(task_module, "room_for_progress", lambda nodes: LEAST_PENDING - 1)
+    assert task_of(lambda s: s.map_values(echo)).may_hold_commit
 
 
 @given(st.binary(max_size=40))

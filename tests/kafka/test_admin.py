@@ -12,7 +12,8 @@ from streamlib.errors import ErrorCode, KafkaError, TopologyError
 from streamlib.kafka.admin import KafkaAdmin
 from streamlib.kafka.client import KafkaClient
 from streamlib.kafka.group import KafkaGroup
-from streamlib.records import TopicPartition
+from streamlib.kafka.producer import KafkaProducer
+from streamlib.records import GroupMetadata, OffsetAndMetadata, TopicPartition
 from streamlib.runtime.ports import Assignment, Subscription, TopicSpec
 
 UniqueName = Callable[[str], str]
@@ -169,6 +170,35 @@ async def test_group_is_described_with_its_members(
     await admin.delete_groups([group_id])
     await admin.delete_groups([group_id])
     assert group_id not in await admin.list_groups()
+
+
+async def test_all_offsets_of_a_group_are_told_without_naming_partitions(
+    admin: KafkaAdmin, client: KafkaClient, unique_name: UniqueName
+) -> None:
+    group_id, topic = unique_name("group"), unique_name("orders")
+    await admin.create_topic(topic, 2)
+    assert await admin.committed_offsets(group_id) == {}
+    group = KafkaGroup(
+        client, group_id, instance_id=None, session_timeout_ms=10_000, rebalance_timeout_ms=10_000, protocol="test"
+    )
+    committed = {TopicPartition(topic, 1): OffsetAndMetadata(7, "text")}
+    await group.commit_offsets(GroupMetadata(group_id, -1, "", None), committed)
+    assert await admin.committed_offsets(group_id) == committed
+
+
+async def test_offset_of_a_time_is_that_of_the_first_record_from_then_on(
+    admin: KafkaAdmin, client: KafkaClient, unique_name: UniqueName
+) -> None:
+    topic = unique_name("orders")
+    await admin.create_topic(topic, 2, {"retention.ms": "-1"})
+    first, second = TopicPartition(topic, 0), TopicPartition(topic, 1)
+    producer = KafkaProducer(client, None)
+    await producer.init()
+    producer.send(first, [(b"key", b"value", time_ms, ()) for time_ms in (1_000, 3_000, 5_000)])
+    await producer.flush()
+    await producer.close()
+    assert await admin.offsets_at_time([first, second], 1_001) == {first: 1, second: None}
+    assert await admin.offsets_at_time([first], 5_001) == {first: None}
 
 
 async def write(client: KafkaClient, partition: TopicPartition, records: int) -> None:

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from streamlib.errors import ConnectionFailedError, ErrorCode, KafkaError
-from streamlib.kafka.admin import GroupDescription, KafkaAdmin
+from streamlib.kafka.admin import KafkaAdmin
 from streamlib.kafka.client import KafkaClient
 from streamlib.kafka.group import KafkaGroup
+from streamlib.kafka.group_description import GroupDescription
 from streamlib.records import GroupMetadata, OffsetAndMetadata, TopicPartition
 from streamlib.runtime.ports import Assignment, JoinResult, Subscription
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
@@ -268,6 +269,19 @@ async def test_a_call_that_takes_too_long_has_failed() -> None:
     assert "node ask: TimeoutError: no answer within 0.02 s (key 'a')" in str(error)
     assert service.cancelled == ["a"]
     assert_let_go(bench)
+
+
+async def test_a_process_that_was_stopped_does_not_take_its_calls_for_failed() -> None:
+    async def slow(value: str) -> str:
+        asyncio.get_running_loop().call_soon(time.sleep, 0.3)  # everything stands still, longer than the timeout
+        await asyncio.sleep(0.01)
+        return value
+
+    bench = Bench(plan=plan_of(lambda s: s.map_values(slow, timeout=timedelta(milliseconds=200))))
+    bench.broker.write(IN0, "a")
+    async with working(bench, IN0):
+        await until(lambda: bench.committed(IN0) == 1)
+    assert results(bench) == ["a"]
 
 
 async def test_a_function_that_cannot_be_cancelled_is_not_waited_for_for_ever(

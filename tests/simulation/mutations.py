@@ -12,13 +12,18 @@ from unittest import mock
 
 import msgspec
 
+from streamlib.engine import calls as calls_module
+from streamlib.engine import task as task_module
 from streamlib.engine.assignment import Decision, Member, assign
+from streamlib.engine.inputs import Input
+from streamlib.engine.progress import Progress
 from streamlib.engine.task import Task
 from streamlib.errors import ErrorCode, KafkaError
 from streamlib.kafka.group import KafkaGroup
 from streamlib.kafka.producer import KafkaProducer, _cut_off, _State
 from streamlib.records import GroupMetadata, OffsetAndMetadata, TaskId, TopicPartition
 from streamlib.runtime import assignor, transaction
+from streamlib.runtime.calls import CallsUnderWay
 from streamlib.runtime.restore import Bounds, Restorer
 from streamlib.runtime.tasks import TaskSet
 from streamlib.runtime.transaction import AtLeastOnce, ExactlyOnce
@@ -29,6 +34,11 @@ Mutation = Callable[[], Any]
 MUTATIONS: dict[str, Mutation] = {}
 SHOWN_BY: Mapping[str, Sequence[str]] = {
     "offsets_committed_before_the_outputs": ("passthrough", "ledger", "repartition"),  # those that run at least once
+    "positions_committed_past_pending_calls": ("enrich",),
+    "finished_records_redone_with_pending_ones": ("enrich",),
+    "commits_never_wait_for_calls": ("enrich",),
+    "calls_of_a_key_all_at_once": ("enrich",),
+    "answers_that_outlive_their_task": ("enrich",),
 }
 """Workloads that a bug has to be looked for in, if not in all of them."""
 
@@ -273,6 +283,57 @@ def tasks_given_away_before_their_owners_let_go() -> Iterator[None]:
         return assign(tasks, ends, free, policy)
 
     with mock.patch.object(assignor, "assign", at_once):
+        yield
+
+
+# Functions that are awaited
+
+
+@mutation
+def positions_committed_past_pending_calls() -> Iterator[None]:
+    """A record that was taken counts as done, whether its call is back or not."""
+    low_water = property(lambda self: self.position)
+    with (
+        mock.patch.object(Input, "_progress", return_value=None),
+        mock.patch.object(Input, "low_water", low_water),
+    ):
+        yield
+
+
+@mutation
+def finished_records_redone_with_pending_ones() -> Iterator[None]:
+    """The commit is nothing but a low-water mark, and what is out above it comes again."""
+    progress = Input._progress
+
+    def all_unfinished(self: Input) -> Progress | None:
+        known = progress(self)
+        return known and known._replace(unfinished=tuple(range(known.first, known.until)))
+
+    with mock.patch.object(Input, "_progress", all_unfinished):
+        yield
+
+
+@mutation
+def commits_never_wait_for_calls() -> Iterator[None]:
+    """A record whose count is in the store is processed again, because its call was pending."""
+    with mock.patch.object(task_module, "finishes_at_once", return_value=True):
+        yield
+
+
+@mutation
+def calls_of_a_key_all_at_once() -> Iterator[None]:
+    """The quicker call overtakes the slower one."""
+    with mock.patch.dict(calls_module._ORDERS, {"key": calls_module._AsTheyCome}):
+        yield
+
+
+@mutation
+def answers_that_outlive_their_task() -> Iterator[None]:
+    """Calls are not cancelled with their tasks, and go on in whatever the task is by then."""
+
+    async def cancel(self: CallsUnderWay, tasks: Any = None) -> None: ...
+
+    with mock.patch.object(CallsUnderWay, "cancel", cancel):
         yield
 
 

@@ -6,13 +6,16 @@ A commit is atomic and nothing else is ever seen of it. Some ways to break that,
 from __future__ import annotations
 
 import random
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Literal, TypeAlias, get_args
 
+from streamlib.engine.calls import Call
 from streamlib.engine.global_state import GlobalState
 from streamlib.engine.plan import make_plan
 from streamlib.engine.task import NEVER_WAIT, Task
 from streamlib.records import OffsetAndMetadata, OutRecord, TaskId, TopicPartition
+from streamlib.simulation.loop import VirtualTimeLoop
 from streamlib.simulation.workloads import Input, Seen, Workload
 from streamlib.state.memory import InMemoryBackend
 from streamlib.topology.nodes import StoreSpec
@@ -77,6 +80,7 @@ class Tasks:
         self._coming = [each for each in drawn if each.partition.topic not in workload.prepared]
         self._coming.reverse()
         self.tasks: dict[TaskId, Task] = {}
+        self._under_way: dict[TaskId, list[Call]] = defaultdict(list)
 
     def run(self) -> Seen:
         for each in self._prepared:
@@ -155,7 +159,20 @@ class Tasks:
                 if batch.next_offset > self._fetched[partition]:
                     task.enqueue(batch)
                     self._fetched[partition] = batch.next_offset
-        return task.process(most)
+        processed = task.process(most)
+        self._answer(task, everything=most == EVERYTHING)
+        return processed
+
+    def _answer(self, task: Task, *, everything: bool) -> None:
+        """Have calls come back, in any order."""
+        calls = self._under_way[task.id]
+        calls += task.take_calls()
+        while calls and (everything or self._rng.random() < 0.7):
+            call = calls.pop(self._rng.randrange(len(calls)))
+            loop = VirtualTimeLoop(random.Random(0))
+            task.finish(call, loop.run_until_complete(call.answer()))
+            loop.close()
+            calls += task.take_calls()
 
     def _drain(self, task: Task) -> int:
         processed = self._work(task, EVERYTHING)
@@ -163,7 +180,7 @@ class Tasks:
         return processed
 
     def _commit(self, task: Task) -> None:
-        if not task.dirty:
+        if not task.dirty or task.holds_commit:
             return
         task.flush()
         for partition, records in task.take_outputs().items():
@@ -189,6 +206,7 @@ class Tasks:
             changes = {spec.name: task.store(spec.name).overlay.changes for spec in self._plan.stores(task.id)}
             task.backend.write(changes, {})
         task.rollback()
+        self._under_way[task.id].clear()
         if self._rng.random() < 0.5 or self._bug in ("the state is lost", "the state is behind"):
             self._lose_disk(task)
         self._start(task)

@@ -42,8 +42,8 @@ CHECKED_STORES = {
 }
 
 WITHOUT_STATE = {"passthrough", "global_table"}  # but for a global store, which no commit changes
-TIMELY = {"windows", "sessions", "suppress", "outer_join", "punctuate"}
-"""Where stream time decides what comes out."""
+TIMELY = {"windows", "sessions", "suppress", "outer_join", "punctuate", "enrich"}
+"""Where what is committed beside the offsets decides what comes out: stream time, or which records are unfinished."""
 
 
 # -- Runs ------------------------------------------------------------------------------------------------------------
@@ -123,14 +123,14 @@ def seen_of() -> Mapping[str, Seen]:
     return {name: Tasks(workload, 3).run() for name, workload in WORKLOADS.items()}
 
 
-@pytest.mark.parametrize("name", [*IN_ORDER, "repartition"])
+@pytest.mark.parametrize("name", [*IN_ORDER, "repartition", "enrich"])
 def test_each_output_that_is_lost_is_missed(name: str, seen_of: Mapping[str, Seen]) -> None:
     workload, seen = WORKLOADS[name], seen_of[name]
     for partition, index, _ in _outputs(workload, seen):
         assert workload.check(_without(seen, partition, index)), f"{partition} without output {index}"
 
 
-@pytest.mark.parametrize("name", [*IN_ORDER, "repartition", "stream_join"])
+@pytest.mark.parametrize("name", [*IN_ORDER, "repartition", "stream_join", "enrich"])
 def test_each_output_that_comes_twice_is_told(name: str, seen_of: Mapping[str, Seen]) -> None:
     workload, seen = WORKLOADS[name], seen_of[name]
     for partition, index, record in _outputs(workload, seen):
@@ -138,7 +138,7 @@ def test_each_output_that_comes_twice_is_told(name: str, seen_of: Mapping[str, S
         assert first.startswith(f"topic {partition.topic}"), first
 
 
-@pytest.mark.parametrize("name", [*IN_ORDER, "repartition"])
+@pytest.mark.parametrize("name", [*IN_ORDER, "repartition", "enrich"])
 def test_each_output_with_another_value_or_time_is_told(name: str, seen_of: Mapping[str, Seen]) -> None:
     workload, seen = WORKLOADS[name], seen_of[name]
     for partition, index, (key, value, timestamp, headers) in _outputs(workload, seen):

@@ -13,16 +13,16 @@ from rich.console import Console
 from streamlib.cli.errors import FAILURE_EXIT, USAGE_EXIT, debug_wanted, describe
 from streamlib.cli.logs import set_up_logs
 from streamlib.cli.options import ApplicationIdOption, BootstrapServersOption, ConfigOption, SetOption
+from streamlib.cli.screens import log_or_terminal, progress
 from streamlib.cli.settings import GivenSettings, load_config
 from streamlib.cli.target import load_target
 from streamlib.cli.topology import TargetArgument
 from streamlib.cli.verify.job import Job
-from streamlib.cli.verify.screen import progress, show
+from streamlib.cli.verify.screen import show
 from streamlib.errors import StreamsError
 from streamlib.verify.report import Report, Verdict
 
 UNKNOWN_EXIT = 3
-_LOG_WIDTH = 160
 _EXITS = {Verdict.HOLDS: 0, Verdict.VIOLATED: FAILURE_EXIT, Verdict.UNKNOWN: UNKNOWN_EXIT}
 
 
@@ -61,7 +61,7 @@ def verify(
     if json:
         print(msgspec.json.encode({"verdict": report.verdict, **msgspec.to_builtins(report)}).decode(), flush=True)
     else:
-        show(report, Console() if sys.stdout.isatty() else Console(width=_LOG_WIDTH))
+        show(report, log_or_terminal())
     raise typer.Exit(_EXITS[report.verdict])
 
 

@@ -8,9 +8,10 @@ import anyio
 import anyio.lowlevel
 import msgspec
 
+from streamlib.cli.screens import Step
 from streamlib.cli.verify.asking import find_open
 from streamlib.cli.verify.moment import Moment, quiet_moment
-from streamlib.cli.verify.reading import Reader, Step
+from streamlib.cli.verify.reading import Reader
 from streamlib.cli.verify.subject import Subject
 from streamlib.config import StreamsConfig
 from streamlib.kafka.connection import Connection

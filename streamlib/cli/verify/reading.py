@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import TypeAlias
 
 from streamlib.cli.client import read_batches
+from streamlib.cli.screens import Step
 from streamlib.cli.verify.moment import Moment
 from streamlib.cli.verify.subject import Subject
 from streamlib.kafka.connection import Connection
@@ -15,9 +16,6 @@ from streamlib.verify.comparing import Kept
 from streamlib.verify.history import Consumed, History, before
 from streamlib.verify.judging import Written
 from streamlib.verify.results import Place, Records, Shape
-
-Step: TypeAlias = Callable[[str, int], Callable[[int], object]]
-"""Begins a step of the work: f(what is done, how much of it there is) -> f(how much more is done)."""
 
 _Offsets: TypeAlias = Mapping[TopicPartition, int]
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from streamlib.cli.verify.reading import Step
 from streamlib.verify.hanging import OpenTransaction
 from streamlib.verify.report import Example, InputReport, Report, TopicReport, Verdict
 
@@ -19,19 +16,6 @@ _VERDICTS = {
     Verdict.VIOLATED: "exactly once: IT DOES NOT HOLD",
     Verdict.UNKNOWN: "exactly once: cannot tell",
 }
-
-
-@contextmanager
-def progress(console: Console) -> Iterator[Step]:
-    """A bar for each step while the block runs; nothing in a log."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-
-        def step(what: str, total: int) -> Callable[[int], object]:
-            task = bar.add_task(what, total=total or None)
-            return lambda done: bar.advance(task, done)
-
-        yield step
 
 
 def show(report: Report, console: Console) -> None:

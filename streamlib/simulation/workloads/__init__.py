@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 from streamlib.simulation.workloads.counter import COUNTER
 from streamlib.simulation.workloads.deduplicate import DEDUPLICATE
+from streamlib.simulation.workloads.enrich import ENRICH
 from streamlib.simulation.workloads.foreign_key import FOREIGN_KEY
 from streamlib.simulation.workloads.global_table import GLOBAL_TABLE
 from streamlib.simulation.workloads.ledger import LEDGER
@@ -45,6 +46,7 @@ _ALL = (
     GLOBAL_TABLE,
     DEDUPLICATE,
     PUNCTUATE,
+    ENRICH,
 )
 
 WORKLOADS: Mapping[str, Workload] = {workload.name: workload for workload in _ALL}
