@@ -44,6 +44,7 @@ Decide: TypeAlias = Callable[[Sequence[MemberSubscription]], Awaitable[Mapping[s
 # While tasks are on their way, the members look this often whether their owners have let go, and for so long.
 FOLLOW_UP_BEAT_MS = 50
 FOLLOW_UP_MS = 10_000
+MOST_FORGOTTEN = 2
 
 _NO_COORDINATOR = frozenset(
     {
@@ -151,6 +152,7 @@ class Membership:
         self._leaving = False
         self._members: frozenset[str] = frozenset()
         self._follow_up_until_ms = 0.0
+        self._forgotten = 0  # times in a row
         self.state = State.UNJOINED
         self.held: frozenset[TopicPartition] = frozenset()
         self.rebalances = 0
@@ -307,6 +309,7 @@ class Membership:
         if self._over():
             return  # while the sync was under way
         self.state = State.STABLE
+        self._forgotten = 0
         instructions = instructions_of(assignment)
         self._event = Assigned(frozenset(assignment.partitions), instructions)
         self._note(instructions, self._clock.monotonic_ms() - started_ms)
@@ -327,6 +330,16 @@ class Membership:
         follow_up_ms = FOLLOW_UP_MS if instructions.follow_up else 0
         self._follow_up_until_ms = self._clock.monotonic_ms() + follow_up_ms
         log.info("%s", self.last_rebalance)
+
+    def _is_forgotten(self) -> bool:
+        """Whether a refusal as not ours to use means the name we had before rather than another process.
+
+        A static member that comes back gets a new member id, which its coordinator keeps in memory until the sync. If
+        the group moves in between, the new coordinator knows it only as what it was before, and calls that a process
+        of its own (seen on Kafka 4.3). Nothing is held at that point, so to join again cannot hurt; two processes that
+        really have the same name do not come here more than a few times.
+        """
+        return self.state is State.SYNCING and not self.held and self._forgotten < MOST_FORGOTTEN
 
     def _over(self) -> bool:
         return self._lost or self.state is State.LEFT
@@ -349,6 +362,10 @@ class Membership:
                 self.lose("the session expired")
             case ErrorCode.ILLEGAL_GENERATION | ErrorCode.FENCED_MEMBER_EPOCH:
                 self.lose("the group is in a later generation")
+            case ErrorCode.FENCED_INSTANCE_ID if self._is_forgotten():
+                self._forgotten += 1
+                self._member_id = ""
+                self._rejoin = True
             case code if code in _NO_COORDINATOR:
                 # It may be gone for long; what we hold stays held until it says otherwise.
                 self._complaints.warn(code, self._clock.monotonic_ms(), "%s; trying again", error)

@@ -247,6 +247,38 @@ async def test_a_join_whose_sync_failed_does_not_count_as_a_missed_generation() 
         assert bench.membership.take_event() == Assigned(frozenset({P0}))
 
 
+async def test_a_static_member_that_a_moved_coordinator_does_not_know_yet_joins_anew() -> None:
+    """Its sync goes to a coordinator that only knows what it was before."""
+    async with running() as bench:
+        for _ in range(2):
+            await bench.group.join_sender.send(JoinResult(1, "m", leads=False))
+            await bench.group.sync_sender.send(KafkaError(ErrorCode.FENCED_INSTANCE_ID, "SyncGroup"))
+        await bench.admit(2, P0)
+        assert [member_id for member_id, _ in bench.group.joins] == ["", "", ""]
+        assert bench.membership.take_event() == Assigned(frozenset({P0}))
+
+
+async def test_a_static_member_that_is_refused_again_and_again_stops() -> None:
+    bench = Bench()
+    for _ in range(3):
+        await bench.group.join_sender.send(JoinResult(1, "m", leads=False))
+        await bench.group.sync_sender.send(KafkaError(ErrorCode.FENCED_INSTANCE_ID, "SyncGroup"))
+    with pytest.raises(KafkaError, match="FENCED_INSTANCE_ID"), anyio.fail_after(2):
+        await bench.membership.run()
+    assert len(bench.group.joins) == 3
+    await bench.group.close()
+
+
+async def test_a_static_member_that_holds_something_stops_when_its_sync_is_fenced() -> None:
+    bench = Bench()
+    bench.membership.held = frozenset({P0})
+    await bench.group.join_sender.send(JoinResult(0, "m", leads=False))
+    await bench.group.sync_sender.send(KafkaError(ErrorCode.FENCED_INSTANCE_ID, "SyncGroup"))
+    with pytest.raises(KafkaError, match="FENCED_INSTANCE_ID"), anyio.fail_after(2):
+        await bench.membership.run()
+    await bench.group.close()
+
+
 async def test_a_fenced_static_member_stops() -> None:
     bench = Bench()
     await bench.group.join_sender.send(KafkaError(ErrorCode.FENCED_INSTANCE_ID, "JoinGroup"))
