@@ -12,6 +12,7 @@ from typing import NamedTuple
 from streamlib.engine.plan import Plan
 from streamlib.engine.task import Phase, Task
 from streamlib.records import TaskId, TopicPartition
+from streamlib.runtime.restoration import Restoration
 from streamlib.runtime.worker import Worker
 from streamlib.simulation.checks import StoreCopy, store_follows_changelog
 from streamlib.simulation.cluster.cluster import Cluster
@@ -26,6 +27,11 @@ class Asked(NamedTuple):
     comparable: bool
 
 
+class _Seen(NamedTuple):
+    following: Restoration | None
+    positions: dict[TopicPartition, int | None]
+
+
 class Watch:
     """Looks at the workers; changes nothing."""
 
@@ -36,8 +42,8 @@ class Watch:
         self._group_id = group_id
         self._asked = asked
         self._stateful = [task_id for task_id in plan.tasks if plan.changelogs(task_id)]
-        # Positions at which a standby was looked at last; first those that it began with.
-        self._seen: dict[Task, dict[TopicPartition, int | None]] = {}
+        # What a standby was when it was looked at last: as an active one in between it may have gone further.
+        self._seen: dict[Task, _Seen] = {}
         self._found: dict[str, None] = {}  # in order, each once
 
     @property
@@ -64,7 +70,7 @@ class Watch:
         for name, worker in self._workers():
             for task in worker._tasks.standbys:
                 self._found.update((f"{name}: {what}", None) for what in self._wrong_with(worker, task))
-                seen[task] = task.positions_stored()
+                seen[task] = _Seen(worker._restorer._under_way.get(task.id), task.positions_stored())
         self._seen = seen
 
     @property
@@ -97,10 +103,11 @@ class Watch:
         if task._phase is not Phase.CREATED or task.id in worker._tasks.running:
             yield f"standby {task.id} processes records"
         following = worker._restorer._under_way.get(task.id)
-        if task not in self._seen or following is None:
+        before = self._seen.get(task)
+        if before is None or following is None or following is not before.following:
             return  # it has just been opened, or was active until now
         for changelog, position in task.positions_stored().items():
-            if position == self._seen[task][changelog]:
+            if position == before.positions[changelog]:
                 continue
             stable = self._cluster.topics.log(changelog).last_stable_offset
             if position is not None and position > stable:

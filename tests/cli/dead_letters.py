@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 
+import anyio
 import msgspec
 
 from streamlib.cli.client import connected, partitions_of, read_committed
@@ -63,7 +64,17 @@ class Topics(msgspec.Struct):
     async def replayed(self, topic: str = "", partitions: int = 3) -> dict[TopicPartition, list[FetchedRecord]]:
         """What is in the source, or another topic, by partition."""
         every = partitions_of(topic or self.source, partitions)
+        await self._closed(every)
         return {each: found for each in every if (found := [r async for r in self._records(each)])}
+
+    async def _closed(self, partitions: list[TopicPartition]) -> None:
+        """A transaction is committed a moment before readers may go beyond it."""
+        admin = self.connection.admin()
+        with anyio.fail_after(60):
+            while await admin.list_offsets(partitions, "latest_stable") != await admin.list_offsets(
+                partitions, "latest"
+            ):
+                await anyio.sleep(0.01)
 
     async def _records(self, partition: TopicPartition) -> AsyncIterator[FetchedRecord]:
         async for record in read_committed(self.connection, [partition]):

@@ -212,7 +212,7 @@ def _tell(plan: Plan, topic: str) -> None:
     if plan.not_wanted:
         print(f"not asked for: {plan.not_wanted:,}")
     if plan.without_source:
-        print(f"without a source in their headers, so they stay: {plan.without_source:,}; --to TOPIC says where they go")
+        print(f"without a source in their headers, and left there: {plan.without_source:,}; --to TOPIC takes them, too")
 
 
 def _console() -> Console:

@@ -103,7 +103,7 @@ async def what_was_replayed(
         if offset > extent.ends[partition]:
             raise UsageError(
                 f"{partition} ends at offset {extent.ends[partition]}, but was replayed up to {offset}: was the topic "
-                "deleted and made anew? --again starts over"
+                "deleted and made anew? 'dlq replay --again' starts over"
             )
     return {
         partition: Replayed.committed(committed[partition]) if partition in committed else Replayed(start)

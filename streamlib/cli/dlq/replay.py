@@ -30,6 +30,7 @@ CHUNK_RECORDS = 1_000
 CHUNK_BYTES = 4 << 20
 
 _ABORT_PATIENCE_S = 5.0
+_BEAT_INTERVAL_S = 1.0
 _TAKEN_OVER = frozenset(
     {
         ErrorCode.PRODUCER_FENCED,
@@ -104,10 +105,11 @@ class _Replay:
         self._passed: dict[TopicPartition, int] = {}  # behind the last record that was looked at
         self._chunk: dict[TopicPartition, list[OutRecord]] = defaultdict(list)
         self._chunk_records = self._chunk_bytes = 0
+        self._next_beat_s = 0.0
 
     async def run(self, advance: Advance) -> int:
         written = 0
-        # Only now, when no other replay can commit any more, does it stand what has been replayed.
+        # Only now, when no other replay can commit any more, is it certain what has been replayed.
         self._replayed = await what_was_replayed(self._connection, self._extent, again=self._request.again)
         self._passed = {partition: each.first_left for partition, each in self._replayed.items()}
         extent = self._extent.after(self._replayed)
@@ -116,10 +118,17 @@ class _Replay:
                 await self._take(letter)
                 if self._chunk_records >= CHUNK_RECORDS or self._chunk_bytes >= CHUNK_BYTES:
                     written += await self._commit(advance)
-            await self._writer.group.heartbeat(self._writer.member.generation, self._writer.member.member_id)
+            await self._beat()
         for partition, end in extent.ends.items():
             self._replayed[partition].add(self._passed[partition], end)
         return written + (await self._commit(advance) if self._chunk_records else 0)
+
+    async def _beat(self) -> None:
+        """Stay a member; batches may be as small as one record, and come quicker than beats are needed."""
+        now_s = anyio.current_time()
+        if now_s >= self._next_beat_s:
+            self._next_beat_s = now_s + _BEAT_INTERVAL_S
+            await self._writer.group.heartbeat(self._writer.member.generation, self._writer.member.member_id)
 
     async def _take(self, letter: Letter) -> None:
         """Into the chunk, if it is to be replayed. Offsets without a record count as replayed: they join ranges."""
