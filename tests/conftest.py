@@ -39,7 +39,9 @@ def streams_kafka(request: pytest.FixtureRequest) -> Iterator[KafkaTarget]:
         "group.streams.initial.rebalance.delay.ms": "0",
         "group.streams.assignment.interval.ms": "0",
     }
-    version = next(version for version in kafka_versions(request.config) if not version.startswith(("2.", "3.")))
+    known = (version for version in kafka_versions(request.config) if not version.startswith(("2.", "3.")))
+    if (version := next(known, None)) is None:
+        pytest.skip("none of the chosen versions has streams groups")
     if version == "given":
         pytest.skip("the settings of a cluster that was given by address are not ours to choose")
     with Broker.start(version, config=settings) as broker:

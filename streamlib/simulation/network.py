@@ -236,7 +236,8 @@ class Network:
         self._connections: dict[Connection, None] = {}
         self._cut_off: Counter[str] = Counter()  # hosts whose packets go nowhere
         self._slow_ms: dict[int, float] = {}
-        self._versions = {api.key: api.versions for api in APIS.values()}
+        # The model's coordinators know classic groups only.
+        self._versions = {api.key: api.versions for name, api in APIS.items() if not name.startswith("StreamsGroup")}
 
     def opener(self, process: Process) -> Callable[[int, Address, int], Any]:
         """What a process opens its connections with (`streamlib.kafka.pool.OpenLink`)."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 
-from tests.exactly_once.harness import Bench, Seen, check_counts, numbered
+from streamlib.testing.plugin import KafkaTarget
+from tests.exactly_once.harness import Bench, Seen, check_counts, numbered, opened
 
 KEYS = "abcdefghijklmnopqrstuvwx"
 TOPOLOGIES = ("enriched", "enriched_then_counted", "counted_then_enriched")
@@ -33,9 +35,11 @@ async def read(bench: Bench) -> list[Seen]:
 
 
 @pytest.fixture(params=TOPOLOGIES)
-def bench(bench: Bench, request: pytest.FixtureRequest) -> Bench:
-    bench.topology = request.param
-    return bench
+async def bench(
+    kafka_broker: KafkaTarget, unique_name: Callable[[str], str], tmp_path: Path, request: pytest.FixtureRequest
+) -> AsyncIterator[Bench]:
+    async with opened(Bench(kafka_broker, unique_name("async"), tmp_path, request.param)) as ready:
+        yield ready
 
 
 async def test_kills_in_the_middle_of_calls_lose_and_repeat_nothing(bench: Bench) -> None:

@@ -42,11 +42,9 @@ class SlowProcessor:
     [slow, slow_values, functools.partial(slow, 1), SlowCall(), functools.partial(SlowCall()), SlowCall().method],
     ids=str,
 )
-def test_async_functions_are_refused_for_now(function: Callable[..., Any]) -> None:
-    with pytest.raises(
-        TopologyError, match=r"map_values was given the async function .*: async operators are not supp"
-    ):
-        user_function(function, "map_values")
+def test_async_functions_are_refused_where_nothing_awaits_them(function: Callable[..., Any]) -> None:
+    with pytest.raises(TopologyError, match=r"reduce was given the async function .*, and cannot await it: only map, "):
+        user_function(function, "reduce")
 
 
 @pytest.mark.parametrize(
