@@ -175,6 +175,10 @@ class KafkaStreams:
         with anyio.CancelScope(shield=True):
             await self._stopped.wait()
         cancelled_by_us = self._error is not None
+        if error is not None and not isinstance(error, anyio.get_cancelled_exc_class()):
+            # What the block raised is to arrive as itself: a task group would put it into an exception group.
+            await self._background.__aexit__(None, None, None)
+            return None
         swallowed = await self._background.__aexit__(kind, error, trace)
         if cancelled_by_us and (error is None or swallowed):
             assert self._error is not None
