@@ -668,8 +668,8 @@ class Worker:
     def _fenced(self, error: KafkaError) -> KafkaError:
         return KafkaError(
             error.code, error.api, error.where,
-            "another process runs with the same group_instance_id: it has to be unique for each process; this one is "
-            f"{self._config.group_instance_id!r}: stop one of the two, or start it with another name "
+            "another process runs with the same group_instance_id: it has to be unique for each process; stop one of "
+            f"the two with group_instance_id {self._config.group_instance_id!r}, or start it with another name "
             "(STREAMLIB_GROUP_INSTANCE_ID, or --instance-id of streamlib run)",
         )  # fmt: skip
 

@@ -75,6 +75,7 @@ async def test_what_was_let_go_of_is_taken_up_without_waiting_for_a_heartbeat(be
 
 async def test_nobody_waits_for_the_session_of_a_worker_that_stops(bench: Bench) -> None:
     first = bench.start(name=None, **NEVER)
+    await first.until_running()  # a newcomer would have to wait for the heartbeat of one that is deaf
     second = bench.start(name=None, state_dir=bench.disk("w2"), **DEAF)
     await bench.until_shared(first, second)
     await bench.produce(numbered(40, KEYS))
