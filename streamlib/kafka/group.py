@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from streamlib.errors import ErrorCode, KafkaError
+from streamlib.kafka import offset_fetch
 from streamlib.kafka.by_topic import answers, nested
 from streamlib.kafka.client import KafkaClient, Response
 from streamlib.kafka.consumer_protocol import (
@@ -38,8 +39,6 @@ _JOIN_MARGIN_MS = 5_000
 _TRIES_PER_SESSION = 3
 _STABLE_BACKOFF_MS = (5.0, 100.0)
 _STABLE_WARNING_S = 10.0
-# The first version of OffsetFetch that asks for several groups at once.
-_OFFSET_FETCH_GROUPS = 8
 
 
 class KafkaGroup:
@@ -188,20 +187,12 @@ class KafkaGroup:
 
     async def _fetch_once(self, topics: list[dict[str, Any]]) -> dict[TopicPartition, OffsetAndMetadata] | None:
         """What is committed, or None while any of it is about to change."""
-        one = {"group_id": self._group_id, "topics": topics}
-        many = self._client.version("OffsetFetch") >= _OFFSET_FETCH_GROUPS
-        body = {"require_stable": True} | ({"groups": [one]} if many else one)
-        response = await self._ask("OffsetFetch", body, self._offsets_lane)
-        ours = response.groups[0] if many else response
+        body = {"require_stable": True} | offset_fetch.request(self._client, self._group_id, topics)
+        ours = offset_fetch.answer(self._client, await self._ask("OffsetFetch", body, self._offsets_lane))
         check_code(ours.error_code, "OffsetFetch", self._where)
-        committed = {}
-        for partition, answer in answers(ours.topics):
-            if answer.error_code == ErrorCode.UNSTABLE_OFFSET_COMMIT:
-                return None
-            check_code(answer.error_code, "OffsetFetch", f"{self._where}, {partition}")
-            if answer.committed_offset >= 0:
-                committed[partition] = OffsetAndMetadata(answer.committed_offset, answer.metadata or "")
-        return committed
+        if any(each.error_code == ErrorCode.UNSTABLE_OFFSET_COMMIT for _, each in answers(ours.topics)):
+            return None
+        return offset_fetch.committed(ours, self._where)
 
     async def _commit_once(self, body: Mapping[str, Any]) -> None:
         node = await self._client.coordinator(self._group_id, "group")

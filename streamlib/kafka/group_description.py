@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from streamlib.errors import ErrorCode, UnsupportedBrokerError
-from streamlib.kafka.by_topic import answers
+from streamlib.kafka import offset_fetch
 from streamlib.kafka.client import KafkaClient
 from streamlib.kafka.consumer_protocol import decode_assignment
 from streamlib.kafka.errors import check_code
@@ -24,8 +24,6 @@ STREAMS_PROTOCOL = "streams"
 _LANE = "admin"
 _CLASSIC, _STREAMS = "DescribeGroups", "StreamsGroupDescribe"
 _NO_STREAMS_GROUP = frozenset({ErrorCode.GROUP_ID_NOT_FOUND, ErrorCode.UNSUPPORTED_VERSION})
-# The first version of OffsetFetch that asks for several groups at once.
-_OFFSET_FETCH_GROUPS = 8
 
 
 class GroupMember(msgspec.Struct, frozen=True):
@@ -66,21 +64,13 @@ async def describe_once(client: KafkaClient, group_id: str) -> GroupDescription:
 
 async def committed_once(client: KafkaClient, group_id: str) -> dict[TopicPartition, OffsetAndMetadata]:
     """All offsets that a group has committed; one attempt, to be repeated by `retrying`."""
-    one = {"group_id": group_id, "topics": None}
-    many = client.version("OffsetFetch") >= _OFFSET_FETCH_GROUPS
     node = await client.coordinator(group_id, "group")
-    body: Mapping[str, Any] = {"groups": [one]} if many else one
-    response = await client.call("OffsetFetch", body, node=node, lane=_LANE)
-    ours = response.groups[0] if many else response
+    body = offset_fetch.request(client, group_id, None)
+    ours = offset_fetch.answer(client, await client.call("OffsetFetch", body, node=node, lane=_LANE))
     if ours.error_code == ErrorCode.GROUP_ID_NOT_FOUND:
         return {}
     check_code(ours.error_code, "OffsetFetch", f"group {group_id}")
-    committed = {}
-    for partition, answer in answers(ours.topics):
-        check_code(answer.error_code, "OffsetFetch", f"group {group_id}, {partition}")
-        if answer.committed_offset >= 0:
-            committed[partition] = OffsetAndMetadata(answer.committed_offset, answer.metadata or "")
-    return committed
+    return offset_fetch.committed(ours, f"group {group_id}")
 
 
 async def _describe_streams(client: KafkaClient, group_id: str, node: int) -> GroupDescription:

@@ -279,12 +279,9 @@ class Membership:
 
     def _beat_ms(self) -> float:
         """Everybody has to join before a task that was let go of runs again, so nobody lets the others wait."""
+        usual_ms = self._settings.heartbeat_interval_ms
         expects = self._clock.monotonic_ms() < self._follow_up_until_ms
-        return (
-            min(FOLLOW_UP_BEAT_MS, self._settings.heartbeat_interval_ms)
-            if expects
-            else self._settings.heartbeat_interval_ms
-        )
+        return min(FOLLOW_UP_BEAT_MS, usual_ms) if expects else usual_ms
 
     async def _join(self) -> None:
         started_ms = self._clock.monotonic_ms()

@@ -93,12 +93,16 @@ class Restorer:
 
     def lags(self) -> dict[TaskId, int]:
         """How far each standby is behind its changelogs, in offsets."""
+        return {restoration.id: restoration.remaining for restoration in self._followed()}
+
+    def _followed(self) -> list[Restoration]:
+        """Those of standbys, with the ends of their changelogs as last heard of."""
         followed = [restoration for restoration in self._under_way.values() if restoration.endless]
         ends = self._fetcher.end_offsets() if followed else {}
         for restoration in followed:
             for partition, progress in restoration.changelogs.items():
                 progress.end = max(progress.end, ends.get(partition, 0))
-        return {restoration.id: restoration.remaining for restoration in followed}
+        return followed
 
     async def bounds(self, tasks: Sequence[Task]) -> dict[TopicPartition, Bounds]:
         """Where the changelogs begin and end, asked once the tasks' committed offsets are known to be stable."""
@@ -176,7 +180,7 @@ class Restorer:
             self._take()
             self._bite()
             self._look_at_settling()
-            self.lags()
+            self._followed()
             self._reports.look(self._under_way.values(), self._fetcher.end_offsets())
             await anyio.lowlevel.checkpoint()  # `wait` returns at once while there is more
 

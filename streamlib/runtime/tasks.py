@@ -77,9 +77,8 @@ class TaskSet:
         self._make_task = make_task
         self._locked_since_ms: dict[TaskId, float] = {}
         self._locked_standbys: set[TaskId] = set()
-        self._told_of_lock: set[TaskId] = set()
+        self._told_of_lock: set[TaskId] = set()  # those of them that were tried and found locked
         self._clock_ms = ports.clock.monotonic_ms
-        self.more_to_open = False  # not for a lock, but because running tasks are not to wait
         self._standbys: dict[TaskId, Task] = {}
         self._opening: dict[TaskId, Task] = {}
         self._starting_points: dict[TaskId, StartingPoint] = {}
@@ -119,6 +118,11 @@ class TaskSet:
         return bool(self._locked_since_ms or self._locked_standbys)
 
     @property
+    def more_to_open(self) -> bool:
+        """Whether some wait for no lock, but because running tasks were not to wait for their opening."""
+        return not self._told_of_lock.issuperset((*self._locked_since_ms, *self._locked_standbys))
+
+    @property
     def opening(self) -> frozenset[TaskId]:
         """Tasks on their way to running."""
         return frozenset(self._opening)
@@ -132,6 +136,7 @@ class TaskSet:
         promoted = []
         for task_id in task_ids:
             self._locked_standbys.discard(task_id)
+            self._told_of_lock.discard(task_id)
             if task := self._standbys.pop(task_id, None):
                 self._restorer.forget(task_id, "promoted")
                 self._opening[task_id] = task
@@ -142,7 +147,9 @@ class TaskSet:
 
     def hold_standbys(self, task_ids: Iterable[TaskId]) -> list[Task]:
         """Take standbys on; returns those that are to be followed now. A lock that is held is waited for."""
-        self._locked_standbys |= set(task_ids)
+        wanted = set(task_ids)
+        self._told_of_lock -= wanted
+        self._locked_standbys |= wanted
         return self.try_locked_standbys()
 
     def try_locked_standbys(self) -> list[Task]:
@@ -208,10 +215,8 @@ class TaskSet:
         ends_ms = self._clock_ms() + (OPENING_MS if self.running else math.inf)
         for number, task_id in enumerate(task_ids):
             if number and self._clock_ms() >= ends_ms:
-                self.more_to_open = True
                 return
             yield task_id
-        self.more_to_open = False
 
     def _unlocked(self, task_id: TaskId, *, aside: bool) -> Task | None:
         try:

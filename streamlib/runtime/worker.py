@@ -337,13 +337,11 @@ class Worker:
         if revoked := held - self._target:
             await self._hand_back(sorted(revoked))
         self._tasks.drop_standbys(self._tasks.standby_ids - self._standby_target - self._target)
-        if added := self._target - held:
+        waits = self._tasks.waits_for_lock  # what waits is tried again with what is new
+        if (added := self._target - held) or waits:
             self._open_soon(self._tasks.hold(sorted(added)))
-        if added := self._standby_target - self._tasks.standby_ids - self._tasks.ids:
+        if (added := self._standby_target - self._tasks.standby_ids - self._tasks.ids) or waits:
             self._follow_soon(self._tasks.hold_standbys(sorted(added)))
-        if self._tasks.waits_for_lock:
-            self._open_soon(self._tasks.try_locked())
-            self._follow_soon(self._tasks.try_locked_standbys())
         if self._warmups:
             self._claim_warmed_up()
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import anyio
 import pytest
 
+from streamlib import StreamsBuilder
 from streamlib.engine.inputs import Metadata, encode_metadata
+from streamlib.engine.plan import make_plan
 from streamlib.errors import ConfigError, ErrorCode, KafkaError, ProcessingError
 from streamlib.records import OffsetAndMetadata, TaskId, TopicPartition
-from streamlib.runtime.tasks import LOCK_PATIENCE_MS
+from streamlib.runtime.tasks import LOCK_PATIENCE_MS, OPENING_MS
+from streamlib.state.backend import Backend
 from tests.runtime.fakes import IN0, IN1, LOG0, LOG1, T0, T1, Bench, Transaction, others_run, until
 
 
@@ -379,6 +383,31 @@ async def test_a_standby_promoted_while_its_changelog_was_looked_up_is_not_follo
         ends.set()
     assert bench.restorer.lags() == {}
     assert bench.changelog_fetcher.positions == {}
+
+
+async def test_beside_running_tasks_stores_are_opened_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    builder = StreamsBuilder()
+    builder.stream("in", key=str, value=str).group_by_key().count(store="counts")
+    bench = Bench(plan=make_plan(builder.build(), "app", {"in": 5}))
+    t2, t3, t4 = (TaskId(0, partition) for partition in (2, 3, 4))
+    await bench.tasks.open(bench.tasks.hold([T0]))
+    bench.tasks.start_restored()
+    open_stores = bench.directory.open
+
+    def open_slowly(*arguments: Any, **options: Any) -> Backend:
+        bench.clock.ms += OPENING_MS
+        return open_stores(*arguments, **options)
+
+    monkeypatch.setattr(bench.directory, "open", open_slowly)
+    bench.directory.locked.add(T1)
+    assert bench.tasks.hold([T1, t2, t3]) == []  # one is locked, and that took the time of this round
+    assert [task.id for task in bench.tasks.hold_standbys([t4])] == [t4]
+    assert bench.tasks.more_to_open
+    bench.clock.ms -= OPENING_MS * 2
+    monkeypatch.setattr(bench.directory, "open", open_stores)
+    assert [task.id for task in bench.tasks.try_locked()] == [t2, t3]
+    assert bench.tasks.waits_for_lock
+    assert not bench.tasks.more_to_open
 
 
 async def test_a_standby_whose_stores_are_held_waits_for_them_without_a_copy_aside() -> None:
