@@ -41,6 +41,7 @@ class UserData(msgspec.Struct, frozen=True, omit_defaults=True):
     capacity: int = 1
     leaving: bool = False
     followed: list[TaskId] = []
+    warmed_up: list[TaskId] = []
 
 
 class Instructions(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -82,6 +83,9 @@ class Stored(Protocol):
     @property
     def standby_ids(self) -> frozenset[TaskId]: ...
 
+    @property
+    def warmed_up(self) -> frozenset[TaskId]: ...
+
     def positions(self) -> Mapping[TaskId, int]: ...
 
 
@@ -99,6 +103,7 @@ def introduction(plan: Plan, place: Place, stored: Stored) -> Callable[[bool], b
                 dict(place.tags),
                 leaving=leaving,
                 followed=sorted(stored.standby_ids),
+                warmed_up=sorted(stored.warmed_up),
             )
         )
 
@@ -168,6 +173,7 @@ class Assignor:
             positions={task: position for task, position in stored.items() if task in known},
             leaving=said.leaving,
             followed=known.intersection(said.followed),
+            warmed_up=known.intersection(said.warmed_up),
         )
 
     def _owned_tasks(self, owned: Iterable[TopicPartition]) -> frozenset[TaskId]:

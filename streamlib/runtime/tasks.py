@@ -80,6 +80,7 @@ class TaskSet:
         self._told_of_lock: set[TaskId] = set()  # those of them that were tried and found locked
         self._clock_ms = ports.clock.monotonic_ms
         self._standbys: dict[TaskId, Task] = {}
+        self._warmed_up: frozenset[TaskId] = frozenset()
         self._opening: dict[TaskId, Task] = {}
         self._starting_points: dict[TaskId, StartingPoint] = {}
         # Where the reset policy pointed first: "latest" asked again after a roll-back would skip what came in between.
@@ -102,6 +103,15 @@ class TaskSet:
     def standby_ids(self) -> frozenset[TaskId]:
         """All tasks this worker follows, or waits to."""
         return frozenset((*self._locked_standbys, *self._standbys))
+
+    @property
+    def warmed_up(self) -> frozenset[TaskId]:
+        """Standbys that had caught up at some time since they are followed."""
+        return self._warmed_up.intersection(self._standbys)
+
+    def have_warmed_up(self, task_ids: Iterable[TaskId]) -> None:
+        """They have caught up: the group is to hear of it."""
+        self._warmed_up = self.warmed_up.union(task_ids)
 
     def positions(self) -> dict[TaskId, int]:
         """For each stateful task with stores here, the sum of their changelog positions: how far they are."""

@@ -351,6 +351,7 @@ class Worker:
         ready = {task for task in self._warmups if lags.get(task, END_OF_TIME) <= self._config.acceptable_recovery_lag}
         if ready:
             self._warmups -= ready
+            self._tasks.have_warmed_up(ready)
             self._membership.claim_warmed_up()
 
     async def _hand_back(self, revoked: Sequence[TaskId]) -> None:

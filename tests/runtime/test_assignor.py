@@ -24,9 +24,15 @@ HERE = Place("disk-1", "host-1", {"zone": "a"})
 class Disk:
     """What a worker has."""
 
-    def __init__(self, positions: dict[TaskId, int], standby_ids: frozenset[TaskId] = frozenset()) -> None:
+    def __init__(
+        self,
+        positions: dict[TaskId, int],
+        standby_ids: frozenset[TaskId] = frozenset(),
+        warmed_up: frozenset[TaskId] = frozenset(),
+    ) -> None:
         self._positions = positions
         self.standby_ids = standby_ids
+        self.warmed_up = warmed_up
 
     def positions(self) -> dict[TaskId, int]:
         return self._positions
@@ -71,12 +77,13 @@ def said(**fields: Any) -> bytes:
 
 
 async def test_what_a_member_says_arrives(leader: Leader) -> None:
-    introduce = introduction(leader.plan, HERE, Disk({T1: 17, T0: 4}, frozenset({T0})))
+    introduce = introduction(leader.plan, HERE, Disk({T1: 17, T0: 4}, frozenset({T0, T1}), frozenset({T0})))
     await leader.decide(member("a", introduce(False), IN1, generation=3), member("b", introduce(True)))
     a, b = leader.members["a"], leader.members["b"]
     assert (a.process, a.host, a.tags, a.capacity) == ("disk-1", "host-1", {"zone": "a"}, 1)
     assert a.positions == {T0: 4, T1: 17}
-    assert a.followed == {T0}
+    assert a.followed == {T0, T1}
+    assert a.warmed_up == {T0}
     assert a.owned == {T1}
     assert a.generation == 3
     assert (a.leaving, b.leaving) == (False, True)

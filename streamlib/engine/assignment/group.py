@@ -24,6 +24,8 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
         positions: for each stateful task whose stores its process has: the sum of their changelog positions.
         followed: the tasks whose changelogs it follows now, as standby or warm-up. Members that share a state
             directory cannot be told apart by their positions.
+        warmed_up: those of them that it has seen caught up. They count as such from then on: on a busy task somebody
+            else's look at the same moment finds it behind again, and it would warm up for ever.
         leaving: it is about to stop, and holds its tasks only until others can take them.
     """
 
@@ -36,6 +38,7 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
     generation: int = -1
     positions: Mapping[TaskId, int] = {}
     followed: frozenset[TaskId] = frozenset()
+    warmed_up: frozenset[TaskId] = frozenset()
     leaving: bool = False
 
     @property

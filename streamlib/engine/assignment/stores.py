@@ -44,6 +44,9 @@ class Stores:
                 lag = max(0, end - position) if end is not None else -position
                 known = self._lags[task]
                 known[directory] = min(lag, known.get(directory, NO_STORE))
+        for task in member.warmed_up:
+            if self.stored(task, directory):
+                self._lags[task][directory] = min(0, self._lags[task][directory])
         for task in member.owned:
             if task in self._ends and owners.get(task) == member.member_id:
                 self._lags[task][directory] = -NO_STORE

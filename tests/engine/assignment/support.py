@@ -41,6 +41,7 @@ def member(
     tags: Mapping[str, str] | None = None,
     capacity: int = 1,
     leaving: bool = False,
+    warmed_up: str = "",
 ) -> Member:
     """Who owns tasks and follows others; its stores of all these are complete unless `stored` says how far they are."""
     positions = dict.fromkeys(some(owned) | some(follows), FAR)
@@ -56,6 +57,7 @@ def member(
         positions=positions,
         followed=some(follows),
         leaving=leaving,
+        warmed_up=some(warmed_up),
     )
 
 

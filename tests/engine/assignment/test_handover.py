@@ -31,6 +31,18 @@ def test_it_stays_while_one_record_more_than_acceptable_is_missing() -> None:
     assert warmups(decision) == {"a": "", "b": "0_1"}
 
 
+def test_it_moves_once_it_was_seen_caught_up_though_its_owner_has_gone_on_since() -> None:
+    behind = member("b", "", "0_1", stored={"0_1": NEAR - 1}, warmed_up="0_1")
+    decision = assign(tasks(2), far(tasks(2)), [member("a", "0_0 0_1"), behind], POLICY)
+    assert withheld(decision) == "0_1"
+
+
+def test_who_claims_to_have_caught_up_and_has_no_stores_of_it_is_not_believed() -> None:
+    claims = member("b", warmed_up="0_1")
+    decision = assign(tasks(2), far(tasks(2)), [member("a", "0_0 0_1"), claims], POLICY)
+    assert warmups(decision)["b"] == "0_1"
+
+
 def test_who_gets_it_next_keeps_its_stores_open_meanwhile() -> None:
     members = [member("a", "0_0 0_1"), member("b", "", "0_1")]
     decision = assign(tasks(2), far(tasks(2)), members, POLICY)
