@@ -1,6 +1,8 @@
 """A client that writes at a steady rate and reads the answers.
 
-The n-th record of a key leads to the count n of that key, so each output record tells which input it answers.
+The n-th record of a key leads to the count n of that key, so each output record tells which input it answers. Keys go
+to the partitions of the default partitioner, so that a task answers in the partition it reads: in any other, readers
+would wait for open transactions of other workers, too.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from benchmarks.common import Bench
 from benchmarks.keyed_count import event
 from streamlib.cli.client import partitions_of, text_record
 from streamlib.errors import StreamsError
+from streamlib.partitioning import partition_for
 
 PATIENCE_SECONDS = 60.0
 
@@ -83,7 +86,7 @@ class SteadyClient:
             await anyio.sleep(max(wait, 0))
             key = number % self._keys
             user = f"user-{key}"
-            partition = self._sources[key % len(self._sources)]
+            partition = self._sources[partition_for(user.encode(), len(self._sources))]
             self._sent[user.encode(), number // self._keys + 1] = (partition.partition, time.perf_counter())
             self._producer.send(partition, [text_record(user, event(number, user))])
             number += 1

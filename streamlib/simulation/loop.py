@@ -175,20 +175,20 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
         turn = list(ready)
         ready.clear()
         for handle in turn if len(turn) == 1 else self._shuffled(turn):
-            if not handle._cancelled:
-                self._run(handle)
+            if handle._cancelled:
+                continue
+            process = handle._context.get(_PROCESS)  # type: ignore[union-attr]
+            if process is None:
+                handle._run()
+            else:
+                self._run(process, handle)
 
-    def _run(self, handle: asyncio.Handle) -> None:
-        process = handle._context.get(_PROCESS)  # type: ignore[attr-defined]
-        if process is None:
+    def _run(self, process: Process, handle: asyncio.Handle) -> None:
+        if process.alive and not process.frozen and process.busy_until_s <= self._now_s:
             handle._run()
-        elif not process.alive:
-            return
-        elif process.frozen or process.busy_until_s > self._now_s:
+        elif process.alive:
             process.hold(handle)
             self._wait_for(process)
-        else:
-            handle._run()
 
     def _wait_for(self, process: Process) -> None:
         if process.frozen or process.waits:
@@ -213,11 +213,13 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
 
     def _shuffled(self, turn: list[asyncio.Handle]) -> list[asyncio.Handle]:
         """Tasks in an order that the seed decides; plain callbacks stay where they are."""
-        places = [place for place, handle in enumerate(turn) if _task_number(handle) >= 0]
-        steps = sorted((turn[place] for place in places), key=_task_number)
-        self._rng.shuffle(steps)
-        for place, handle in zip(places, steps, strict=True):
-            turn[place] = handle
+        numbered = [(_task_number(handle), place) for place, handle in enumerate(turn)]
+        places = [place for number, place in numbered if number >= 0]
+        if len(places) > 1:
+            steps = [turn[place] for number, place in sorted(numbered) if number >= 0]
+            self._rng.shuffle(steps)
+            for place, handle in zip(places, steps, strict=True):
+                turn[place] = handle
         return turn
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:

@@ -84,8 +84,8 @@ class Size(msgspec.Struct, frozen=True):
 
 
 FULL = Size((1, 2, 2, 2, 3), (10, 60), 8, (5_000.0, 10_000.0, 16_000.0))
-SMALL = Size((1, 2, 2), (8, 20), 4, (5_000.0,))
-"""Twice as many of them in the same time."""
+SMALL = Size((1, 2), (6, 14), 4, (3_000.0,))
+"""Three times as many of them in the same time."""
 MOVES = Size((2, 3, 3), (10, 40), 8, (8_000.0, 14_000.0), moves_only=True)
 """Nothing but joins, leaves, restarts, kills and pauses of workers, which make work move."""
 

@@ -279,24 +279,27 @@ def _recorder(name: str, fields: tuple[Field, ...], version: int) -> Callable[[M
     absent = [field for field in fields if field not in present]
     check = _name_check(present, absent)
     make = _record_class(name, [*present, *absent], len(present))
-    columns = [(field.name, field.default_value, _value_recorder(name, field, version)) for field in present]
+    names = [field.name for field in present]
+    defaults = [field.default_value for field in present]
+    converters = [_value_recorder(name, field, version) for field in present]
+    converted = [(place, convert) for place, convert in enumerate(converters) if convert is not None]
 
     def record(body: Mapping[str, Any]) -> Any:
         check(body)
-        return make(*[convert(body.get(name, default)) for name, default, convert in columns])
+        values = list(map(body.get, names, defaults))
+        for place, convert in converted:
+            values[place] = convert(values[place])
+        return make(*values)
 
     return record
 
 
-def _value_recorder(owner: str, field: Field, version: int) -> Callable[[Any], Any]:
+def _value_recorder(owner: str, field: Field, version: int) -> Callable[[Any], Any] | None:
+    """What to make of a value; None if it stays as it is."""
     is_array, kind = field.kind.startswith("[]"), field.kind.removeprefix("[]")
     if kind != "struct":
-        return list if is_array and not covers(field.nullable, version) else _as_it_is
+        return list if is_array and not covers(field.nullable, version) else None
     record = _recorder(f"{owner}.{field.name}", field.fields, version)
     if is_array:
         return lambda values: None if values is None else [record(value) for value in values]
     return lambda value: None if value is None else record(value)
-
-
-def _as_it_is(value: Any) -> Any:
-    return value
