@@ -101,8 +101,7 @@ def run(backend: Backend, work: Sequence[Batch], partitions: int = 6) -> float:
         total += task.process(SLICE_RECORDS, lambda: False)
         task.take_outputs()
         if total % COMMIT_RECORDS == 0:
-            changes = task.changelog_records()
-            task.offsets()
+            changes = task.seal().changelog
             changelog_end += sum(map(len, changes.values()))
             task.commit({CHANGELOG: changelog_end})
     spent = time.process_time() - started

@@ -79,7 +79,7 @@ class Input:
         self.partition = partition
         self.partition_time = metadata.partition_time
         self.fetched = start.offset  # where the next batch has to go on
-        self.committed = start.offset  # the position, as it was then
+        self.committed = start.offset  # the position that the last commit has, begun or done
         self.unfinished: Mapping[int, int] = {}  # offsets below the position, lowest first, with their calls
         self._committed_unfinished = 0
         self._offered = (start.offset, 0)  # position and number of unfinished records, to be committed
@@ -126,7 +126,7 @@ class Input:
         return OffsetAndMetadata(self.low_water if progress is None else progress.first, encode_metadata(metadata))
 
     def settle(self) -> None:
-        """What was to be committed is."""
+        """What was last said is being committed: `moved` goes on from there."""
         self.committed, self._committed_unfinished = self._offered
 
     def _progress(self) -> Progress | None:

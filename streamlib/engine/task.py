@@ -1,15 +1,15 @@
 """A task: one partition's share of a subtopology, as a value machine.
 
     batches --enqueue--> inputs --process--> compiled nodes --> outbox  --take_outputs-->      to topics
-                         clock --punctuate-->               --> overlays --changelog_records--> to changelogs
+                         clock --punctuate-->               --> overlays --seal--> to changelogs
 
-    created --start--> running --changelog_records--> committing --commit--> running
-       ^  restore         |                               |
-       +---- rollback ----+-------------------------------+              any --close--> closed
+    created --start--> running --seal--> running, something sealed --commit--> running
+       ^  restore         |                         |
+       +---- rollback ----+-------------------------+                    any --close--> closed
 
-A commit comes in two halves, as in Kafka Streams' `Task`: `changelog_records` and `offsets` are what the transaction
-has to contain; `commit` is told that it is committed, and only then are the stores written. In between nothing may be
-processed: it would reach the stores without having been in the transaction. After an error the only way is `rollback`.
+A commit comes in two halves: `seal` says what the transaction has to contain, which is everything so far; `commit` is
+told that it is committed, and only then are the stores written. In between more may be processed: it is kept apart,
+for the next commit, and goes down with this one if that fails. After an error the only way is `rollback`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from enum import Enum
 from functools import partial
 from itertools import chain, compress, count, dropwhile
+from typing import NamedTuple
 
 from streamlib.engine.calls import Answer, Call, Calls
 from streamlib.engine.compile import Compiler, children_of
@@ -64,9 +65,29 @@ class Phase(Enum):
 
     CREATED = "created"
     RUNNING = "running"
-    COMMITTING = "committing"
     FAILED = "failed"
     CLOSED = "closed"
+
+
+class Sealed(NamedTuple):
+    """What a task did since the last commit was begun, as a transaction has to contain it.
+
+    Args:
+        changelog: the stores' changes by changelog partition, one record for each key that changed.
+        offsets: what is to be committed of the inputs.
+        low_water_marks: for each input the offset below which nothing is read again once this is committed.
+    """
+
+    changelog: dict[TopicPartition, list[OutRecord]]
+    offsets: dict[TopicPartition, OffsetAndMetadata]
+    low_water_marks: dict[TopicPartition, int]
+
+
+class _StoreWrites(NamedTuple):
+    """What is to be done to the stores once it is committed."""
+
+    changes: dict[str, dict[bytes, bytes | None]]
+    expired: list[tuple[str, bytes, bytes]]  # store, start, end
 
 
 class Task:
@@ -126,8 +147,8 @@ class Task:
         self._caches: dict[str, RecordCache] = {}  # by store, the last table first
         self._calls: Calls | None = None  # None: no function of it is awaited
         self._queues: dict[TopicPartition, Input] = {}
-        self._offered: dict[TopicPartition, OffsetAndMetadata] = {}  # by the last call of `offsets`
-        self._committed_times: dict[str, int] = {}  # `_stream_times` as committed
+        self._sealed: _StoreWrites | None = None  # what is being committed
+        self._committed_times: dict[str, int] = {}  # `_stream_times` as of the last commit
         self._committed_records_out = 0  # `records_out` at the last commit
 
     # -- Before it runs ----------------------------------------------------------------------------------------------
@@ -480,19 +501,28 @@ class Task:
         self._learnt_partitions.update(partition_counts)
         self._outbox.learn(partition_counts)
 
-    def changelog_records(self) -> dict[TopicPartition, list[OutRecord]]:
-        """The first half of a commit: the stores' changes, one record for each key that changed."""
-        assert self._phase in (Phase.RUNNING, Phase.COMMITTING), f"task {self.id}: commit while {self._phase.value}"
+    def seal(self) -> Sealed:
+        """The first half of a commit. What is processed from now on belongs to the next one."""
+        assert self._phase is Phase.RUNNING, f"task {self.id}: commit while {self._phase.value}"
+        assert self._sealed is None, f"task {self.id}: one commit at a time"
         assert self._outbox.empty, f"task {self.id}: outputs have to be taken before a commit"
         assert not self.holds_commit, f"task {self.id}: a commit has to wait for its calls"
         flushed = all(cache.empty for cache in self._caches.values())
         assert flushed, f"task {self.id}: caches have to be flushed before a commit"
-        self._phase = Phase.COMMITTING
+        changed = {name: store for name, store in self._stores.items() if store.overlay.changes}
         # Stores without a changelog are asked, too: they may put rows of their own.
-        changed = {
-            name: store.rows.changelog_records() for name, store in self._stores.items() if store.overlay.changes
-        }
-        return {partition: changed[store] for partition, store in self.changelogs.items() if store in changed}
+        records = {name: store.rows.changelog_records() for name, store in changed.items()}
+        offsets = self.offsets()
+        self._sealed = _StoreWrites(
+            {name: store.overlay.seal() for name, store in changed.items()},
+            [(name, *bounds) for name, store in self._stores.items() for bounds in store.rows.expired()],
+        )
+        for partition in offsets:
+            self._queues[partition].settle()
+        self._committed_times, self._committed_records_out = self._times(), self._outbox.records_out
+        self._cursor.commit_requested = False
+        changelog = {partition: records[store] for partition, store in self.changelogs.items() if store in records}
+        return Sealed(changelog, offsets, self.low_water_marks())
 
     def positions(self) -> dict[TopicPartition, int]:
         """The offset of the next record to process, for each input."""
@@ -503,8 +533,8 @@ class Task:
         return {partition: queue.low_water for partition, queue in self._queues.items()}
 
     def offsets(self) -> dict[TopicPartition, OffsetAndMetadata]:
-        """Positions that moved since the last commit, past dropped records and control markers too. Where calls are
-        pending it is the low-water mark, with which records above it are unfinished.
+        """Positions that moved since the last commit was begun, past dropped records and control markers too. Where
+        calls are pending it is the low-water mark, with which records above it are unfinished.
 
         If none did, but a punctuator has changed something, one position as it is: without offsets nobody would refuse
         what a zombie's punctuators write.
@@ -516,22 +546,21 @@ class Task:
             moved = list(self._queues.values())  # a time went back, and of what inputs tell the highest counts
         if not moved and self._changed_by_itself:
             moved = [next(iter(self._queues.values()))]
-        self._offered = {queue.partition: queue.offset_to_commit(times) for queue in moved}
-        return dict(self._offered)
+        return {queue.partition: queue.offset_to_commit(times) for queue in moved}
 
     def _times(self) -> dict[str, int]:
         """The stream times of operators that have one."""
         return {node: time.ms for node, time in self._stream_times.items() if time.ms != NO_TIME}
 
     def commit(self, positions: Mapping[TopicPartition, int]) -> None:
-        """The second half: the transaction is committed. The stores are written, with the positions of their
+        """The second half: what was sealed is committed. The stores are written, with the positions of their
         changelogs, in one atomic write.
 
         Args:
             positions: for each changelog partition that was written, the offset after its last record.
         """
-        assert self._phase is Phase.COMMITTING, f"task {self.id}: commit without changelog_records"
-        changes = {name: store.overlay.changes for name, store in self._stores.items() if store.overlay.changes}
+        assert self._sealed is not None, f"task {self.id}: nothing is being committed"
+        (changes, expired), self._sealed = self._sealed, None
         ends = {self.changelogs[partition]: offset for partition, offset in positions.items()}
         for name in changes:
             assert name in ends or name not in self._changelog_of, f"store {name} changed, its changelog did not"
@@ -540,25 +569,19 @@ class Task:
         if changes or ends:
             self.backend.write(changes, ends)
         self._store_positions.update(ends)
-        for name, store in self._stores.items():
-            store.overlay.clear()
-            for start, end_key in store.rows.expired():
-                self.backend.delete_range(name, start, end_key)
-        for partition in self._offered:
-            self._queues[partition].settle()
-        self._offered = {}
-        self._committed_times, self._committed_records_out = self._times(), self._outbox.records_out
-        self._cursor.commit_requested = False
-        self._phase = Phase.RUNNING
+        for name in changes:
+            self._stores[name].overlay.committed()
+        for name, start, end_key in expired:
+            self.backend.delete_range(name, start, end_key)
 
     @property
     def uncommitted_bytes(self) -> int:
-        """What the overlays and the outbox weigh."""
+        """What the overlays and the outbox weigh, without what is being committed."""
         return sum(store.overlay.size_bytes for store in self._stores.values()) + self._outbox.size_bytes
 
     @property
     def dirty(self) -> bool:
-        """Whether a commit would have something to say."""
+        """Whether another commit would have something to say."""
         return any(queue.moved for queue in self._queues.values()) or self._changed_by_itself
 
     @property
@@ -568,7 +591,7 @@ class Task:
 
     @property
     def _changed_by_itself(self) -> bool:
-        """Whether there are results since the last commit, taken or not, whatever they come from."""
+        """Whether there are results since the last commit was begun, taken or not, whatever they come from."""
         return (
             any(store.overlay.changes for store in self._stores.values())
             or not self._outbox.empty
@@ -585,7 +608,7 @@ class Task:
         self._stores = {}
         self._outbox = Outbox({})
         self._queues = {}
-        self._offered = {}
+        self._sealed = None
         self._stream_times = {}
         self._calls = None
         self._committed_times, self._committed_records_out = {}, 0
@@ -616,6 +639,7 @@ class Task:
             self._calls = None
             self._outbox = Outbox({})
             self._stores = {}
+            self._sealed = None
             self.backend.close()
 
     def _drop_caches(self) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 import anyio
 
 from streamlib.engine.plan import Plan
-from streamlib.engine.task import Task
 from streamlib.errors import KafkaError
 from streamlib.records import TopicPartition
 from streamlib.runtime.ports import Admin
@@ -25,12 +24,11 @@ class Purger:
         self._interval_ms = interval_ms
         self._consumed: dict[TopicPartition, int] = {}  # not purged yet
 
-    def committed(self, tasks: Iterable[Task]) -> None:
-        """Right after a commit, when low-water marks are committed offsets: nobody reads what is below them again."""
-        for task in tasks:
-            for partition, position in task.low_water_marks().items():
-                if partition.topic in self._topics:
-                    self._consumed[partition] = position
+    def committed(self, low_water_marks: Mapping[TopicPartition, int]) -> None:
+        """Nobody reads what is below these committed offsets again."""
+        for partition, position in low_water_marks.items():
+            if partition.topic in self._topics:
+                self._consumed[partition] = position
 
     async def run(self) -> None:
         """Purge, for ever. What cannot be deleted now is, the next time."""

@@ -2,12 +2,16 @@
 
     begin            nothing is sent; the transaction opens with the first record
       outputs stream out while processing goes on
+    seal             what the tasks have done so far is to be committed; they may go on with what comes next
     commit
       1  changelog records from the overlays        several updates of a key are one record
       2  flush                                      every record is acknowledged, or the transaction is aborted
       3  offsets, with live group metadata          the coordinator refuses an old generation: zombies end here
       4  EndTxn(commit)                             now it is visible
       5  the stores are written                     overlay + changelog position, one atomic write per task
+
+What is processed during a commit stays in the tasks: nothing of it is sent before the commit has ended, and if that
+fails it goes down with it, for it was made of what is not committed.
 
 A crash before 4 leaves an aborted transaction and stores as they were. A crash between 4 and 5 leaves stores whose
 position is behind their changelog: restoring the tail brings them up. Nothing uncommitted is ever on disk.
@@ -25,15 +29,37 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from streamlib.engine.task import Task
+from streamlib.engine.task import Sealed, Task
 from streamlib.errors import ErrorCode, KafkaError
 from streamlib.records import GroupMetadata, OffsetAndMetadata, OutRecord, TopicPartition
 from streamlib.runtime.membership import Membership
 from streamlib.runtime.ports import Group, Producer
 
 Offsets = Mapping[TopicPartition, OffsetAndMetadata]
+
+
+class Work(NamedTuple):
+    """What some tasks did, sealed to be committed together."""
+
+    parts: Sequence[tuple[Task, Sealed]]
+    offsets: Offsets
+
+    @property
+    def low_water_marks(self) -> dict[TopicPartition, int]:
+        """For each input the offset below which nothing is read again once this is committed."""
+        return {partition: mark for _, part in self.parts for partition, mark in part.low_water_marks.items()}
+
+
+def seal(tasks: Iterable[Task]) -> Work:
+    """Begin a commit of all that the tasks have done so far. Their outputs have to be handed over already."""
+    parts = [(task, task.seal()) for task in tasks]
+    offsets: dict[TopicPartition, OffsetAndMetadata] = {}
+    for _, part in parts:
+        assert offsets.keys().isdisjoint(part.offsets), f"two tasks of one worker read {offsets.keys() & part.offsets}"
+        offsets.update(part.offsets)
+    return Work(parts, offsets)
 
 
 class Committer(Protocol):
@@ -61,8 +87,11 @@ class Committer(Protocol):
         """Return when the producer takes more."""
         ...
 
-    async def commit(self, tasks: Sequence[Task]) -> None:
-        """All the steps above, for all tasks. Raises `KafkaError` if it is not known to have happened."""
+    async def commit(self, work: Work) -> None:
+        """All the steps above. Raises `KafkaError` if it is not known to have happened.
+
+        Nothing is to be sent before it returns.
+        """
         ...
 
     async def abort(self) -> None:
@@ -100,17 +129,16 @@ class ExactlyOnce:
     async def wait_for_room(self) -> None:
         await self._producers[0].wait_for_room()
 
-    async def commit(self, tasks: Sequence[Task]) -> None:
+    async def commit(self, work: Work) -> None:
         self._begin()
         producer = self._producers[0]
-        ends = await _send_and_flush(producer, tasks)
-        offsets = merged_offsets(tasks)
-        assert offsets or not ends, "records without offsets: nobody would refuse them from a zombie"
-        await _with_live_generation(self._membership, producer.add_offsets, offsets)
+        ends = await _send_and_flush(producer, work)
+        assert work.offsets or not ends, "records without offsets: nobody would refuse them from a zombie"
+        await _with_live_generation(self._membership, producer.add_offsets, work.offsets)
         await producer.end(commit=True)
         self.open = False
         self._producers.reverse()
-        _write_stores(tasks, ends)
+        _write_stores(work, ends)
 
     async def abort(self) -> None:
         if not self.open:
@@ -153,12 +181,11 @@ class AtLeastOnce:
     async def wait_for_room(self) -> None:
         await self._producer.wait_for_room()
 
-    async def commit(self, tasks: Sequence[Task]) -> None:
+    async def commit(self, work: Work) -> None:
         self.open = True
-        ends = await _send_and_flush(self._producer, tasks)
-        offsets = merged_offsets(tasks)
-        _write_stores(tasks, ends)
-        await _with_live_generation(self._membership, self._group.commit_offsets, offsets)
+        ends = await _send_and_flush(self._producer, work)
+        _write_stores(work, ends)
+        await _with_live_generation(self._membership, self._group.commit_offsets, work.offsets)
         self.open = False
 
     async def abort(self) -> None:
@@ -168,25 +195,15 @@ class AtLeastOnce:
         await self._producer.close()
 
 
-def merged_offsets(tasks: Iterable[Task]) -> dict[TopicPartition, OffsetAndMetadata]:
-    """The offsets of all tasks; no partition may belong to two of them."""
-    merged: dict[TopicPartition, OffsetAndMetadata] = {}
-    for task in tasks:
-        offsets = task.offsets()
-        assert merged.keys().isdisjoint(offsets), f"two tasks of one worker read {merged.keys() & offsets.keys()}"
-        merged.update(offsets)
-    return merged
-
-
-async def _send_and_flush(producer: Producer, tasks: Sequence[Task]) -> dict[TopicPartition, int]:
-    for task in tasks:
-        for partition, records in task.changelog_records().items():
+async def _send_and_flush(producer: Producer, work: Work) -> dict[TopicPartition, int]:
+    for _, part in work.parts:
+        for partition, records in part.changelog.items():
             producer.send(partition, records)
     return await producer.flush()
 
 
-def _write_stores(tasks: Sequence[Task], ends: Mapping[TopicPartition, int]) -> None:
-    for task in tasks:
+def _write_stores(work: Work, ends: Mapping[TopicPartition, int]) -> None:
+    for task, _ in work.parts:
         task.commit({partition: ends[partition] for partition in task.changelogs if partition in ends})
 
 

@@ -9,12 +9,13 @@ Everything that changes a task happens in one loop, in this order, so that no lo
     punctuators        that the clock has made due, each once
     a slice of work    oldest record first, at most `SLICE_MS`
     calls              of functions that are awaited: begun, they go on beside the loop
-    commit             when nothing is left to do (latency), or by interval or bytes (throughput)
-    outputs            else to the producer, inside the open transaction
+    commit             begun when nothing is left to do (latency), or by interval or bytes (throughput)
+    outputs            else to the producer, inside the open transaction; during a commit they wait in the tasks
 
-Beside the loop run: the membership (heartbeats), the restorer, the purger, the watch on the fetcher, the opening of
-tasks, and the calls.
-They never touch a running task; what they find or fail with is looked at in the loop.
+Beside the loop run: the commit under way, the membership (heartbeats), the restorer, the purger, the watch on the
+fetcher, the opening of tasks, and the calls.
+They never touch a running task, but for a commit that has succeeded, which writes its stores; what they find or fail
+with is looked at in the loop.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from streamlib.engine.task import Task
 from streamlib.errors import ErrorCode, KafkaError, StreamsError, TaskMigratedError, TopologyError
 from streamlib.records import TaskId, TopicPartition
 from streamlib.runtime.calls import CallsUnderWay
+from streamlib.runtime.commits import Commits
 from streamlib.runtime.complaints import Complaints
 from streamlib.runtime.failures import Action, decide
 from streamlib.runtime.global_stores import GlobalStores
@@ -52,6 +54,7 @@ from streamlib.runtime.wakeup import Wakeup
 log = logging.getLogger(__name__)
 
 SLICE_MS = 10
+COMMITTING_SLICE_MS = 2  # while a commit is under way, whose requests have to be written, and answers read
 SLICE_RECORDS = 1_000
 TAKE_BYTES = 4 << 20
 LONG_SLICE_MS = 250  # after a slice that took so long, the requests of others have to be written, and answers read
@@ -122,6 +125,7 @@ class Worker:
         self._restorer = parts.restorer
         self._tasks = parts.tasks
         self._purger = parts.purger
+        self._commits = Commits(parts.committer, parts.purger, parts.wakeup)
         self._topic_watch = parts.topic_watch
         self._global_stores = parts.global_stores
         self._wakeup = parts.wakeup
@@ -247,6 +251,8 @@ class Worker:
                 await self._loop()
             except StreamsError as error:
                 failure = error
+                with anyio.move_on_after(LAST_COMMIT_MS / 1000):
+                    await self._settle_commit()  # what came before the error is done
             finally:
                 children.cancel_scope.cancel()
         if failure is not None:
@@ -268,10 +274,13 @@ class Worker:
                 await self._recover(error)
         try:
             await self._hand_over()
-            if not self._lost:
+            if self._lost:
+                await self._settle_commit()
+            else:
                 await self._commit()
         except KafkaError as error:
             log.warning("the last commit failed, its work will be redone by the next owner: %s", error)
+            await self._settle_commit()
             await self._committer.abort()
         await self._calls.cancel()
         self._close_all()
@@ -292,6 +301,8 @@ class Worker:
     async def _turn(self) -> None:
         """One round of the loop."""
         self._raise_failure()
+        if self._commits.ended:
+            await self._end_commit()
         self._restorer.give_way(bool(self._tasks.running))
         await self._follow_membership()
         self._tasks.start_restored()
@@ -304,10 +315,14 @@ class Worker:
             return  # the next turn drops the tasks
         self._start_calls()
         idle = not self._work_waits()
-        if self._commit_due(idle) and not self._held_by_calls():
-            await self._commit()  # outputs and changelogs leave in one request
+        if self._commits.under_way:
+            if self._full:
+                await self._end_commit()
+                return
+        elif self._commit_due(idle) and not self._held_by_calls():
+            await self._begin_commit()  # outputs and changelogs leave in one request
             return
-        if self._clock.monotonic_ms() >= self._late_outputs_until_ms:
+        elif self._clock.monotonic_ms() >= self._late_outputs_until_ms:
             await self._hand_over_outputs()
         if idle:
             await self._wakeup.wait(self._idle_ms())
@@ -369,6 +384,7 @@ class Worker:
         """Rule: of a lost task nothing is committed."""
         self._check_pace()
         await self._calls.cancel()
+        await self._settle_commit()
         await self._committer.abort()
         self._tasks.close(sorted(self._tasks.ids))
         self._owed, self._holding = 0, False
@@ -447,8 +463,8 @@ class Worker:
         started = self._clock.monotonic_ms()
         now_ms = self._clock.now_ms()
         punctuated = sum(task.punctuate(now_ms) for task in self._fed())
-        ends_ms = self._clock.monotonic_ms() + SLICE_MS
-        if self._owed:
+        ends_ms = self._clock.monotonic_ms() + (COMMITTING_SLICE_MS if self._commits.under_way else SLICE_MS)
+        if self._owed and not self._commits.under_way:
             ends_ms = min(ends_ms, self._opened_ms + self._config.commit_interval_ms)
 
         expired = slice_end(self._clock.monotonic_ms, ends_ms)
@@ -582,25 +598,49 @@ class Worker:
             # Only positions moved (markers, dropped data): no reader waits for that. Past pending calls it is nothing.
             late = age_ms >= self._config.commit_interval_ms
             return late and any(task.offsets() for task in running if not task.calls_pending)
-        if age_ms >= (self._commit_spacing_ms() if idle else self._config.commit_interval_ms):
-            return True
-        return sum(task.uncommitted_bytes for task in running) >= self._config.commit_max_bytes
+        return self._full or age_ms >= (self._commit_spacing_ms() if idle else self._config.commit_interval_ms)
+
+    @property
+    def _full(self) -> bool:
+        """Whether no more is to be processed before a commit."""
+        uncommitted = sum(task.uncommitted_bytes for task in self._tasks.running.values())
+        return uncommitted >= self._config.commit_max_bytes
 
     async def _commit(self) -> None:
+        """Commit all there is, and wait for it."""
+        await self._end_commit()
         await self._wait_for_calls()
+        await self._begin_commit()
+        await self._end_commit()
+        assert not any(task.dirty for task in self._tasks.running.values()), "uncommitted work after a commit"
+
+    async def _begin_commit(self) -> None:
+        """Have all that was done so far committed, and go on meanwhile."""
+        assert self._children is not None
         tasks = [task for task in self._tasks.running.values() if task.dirty]
         if tasks or self._committer.open:
             for task in tasks:
                 task.flush()
             await self._hand_over_outputs()
-            await self._committer.commit(tasks)
-            self._purger.committed(tasks)
+            await self._commits.begin(tasks, self._children)
+            if self._slice_ms > LONG_SLICE_MS or self._clock.monotonic_ms() < self._late_outputs_until_ms:
+                await self._end_commit()  # slow functions would keep the transaction open
+        self._owed, self._holding = 0, False
+        self._opened_ms = self._clock.monotonic_ms()
+
+    async def _end_commit(self) -> None:
+        """Wait for the commit under way, if there is one. Raises what it failed with."""
+        if await self._commits.end():
             self._slowest_ms, self._losses = 0.0, 0
             self._counts["commits"] += 1
             self._backoff_ms = FIRST_BACKOFF_MS
-        self._owed, self._holding = 0, False
-        self._opened_ms = self._clock.monotonic_ms()
-        assert not any(task.dirty for task in self._tasks.running.values()), "uncommitted work after a commit"
+
+    async def _settle_commit(self) -> None:
+        """As `_end_commit`, where its tasks are given up anyway."""
+        try:
+            await self._end_commit()
+        except StreamsError as error:
+            log.info("the commit under way has failed, too: %s", error)
 
     def _idle_ms(self) -> float:
         """How long there is nothing to do, unless something happens."""
@@ -609,7 +649,7 @@ class Worker:
         due = [task.next_punctuation_ms for task in self._fed()]
         until_due = min((ms for ms in due if ms is not None), default=END_OF_TIME) - self._clock.now_ms()
         until_commit = self._config.commit_interval_ms
-        if self._owed and not self._holding:
+        if self._owed and not self._holding and not self._commits.under_way:
             age_ms = self._clock.monotonic_ms() - self._opened_ms
             until_commit = max(1, math.ceil(self._commit_spacing_ms() - age_ms))
         return max(0, min(until_due, until_commit))
@@ -637,6 +677,7 @@ class Worker:
     async def _recover(self, error: KafkaError) -> None:
         """Do what the table says; returns when the tasks are on their way again."""
         action = decide(error)
+        await self._settle_commit()
         if action is Action.FATAL:
             if error.code == ErrorCode.FENCED_INSTANCE_ID:
                 self._membership.lose(str(error))  # the place in the group is another process's, not ours to leave

@@ -322,6 +322,8 @@ _APIS: tuple[tuple[str, int, int], ...] = (
 )
 _MOVES = 0.3  # of the timed faults
 _TO_HOSTS = 0.6  # of the others
+_OF_A_COMMIT = ("Produce", "TxnOffsetCommit", "EndTxn")
+_AROUND: tuple[Moment, ...] = ("before", "after")
 _NEVER_REPEATED = ("Fetch", "Metadata", "FindCoordinator")
 
 
@@ -418,7 +420,7 @@ class Drawing:
         api, _, most = rng.choices(_APIS, [weight for _, weight, _ in _APIS])[0]
         nth = rng.randint(1, most)
         moment: Moment = rng.choice(["before", "sent", "after"])
-        match rng.choices(range(6), (3, 4, 2, 2, 4, 4))[0]:
+        match rng.choices(range(7), (3, 4, 2, 2, 4, 4, 2))[0]:
             case 0:
                 return RequestLost(host, api, nth, rng.random() < 0.3)
             case 1:
@@ -429,8 +431,15 @@ class Drawing:
                 return RequestDelayed(host, api, nth, round(rng.choice([50.0, 1_000.0, 8_000.0]) * rng.random(), 1))
             case 4:
                 return FrozenAtRequest(host, api, nth, moment, self._pause_ms())
+            case 5:
+                return self._zombie(host, nth)
             case _:
                 return KilledAtRequest(host, api, nth, moment, self._down_ms())
+
+    def _zombie(self, host: str, nth: int) -> Fault:
+        """Away in the middle of a commit for as long as a session, and about as long as its transaction."""
+        api, moment = self._rng.choice(_OF_A_COMMIT), self._rng.choice(_AROUND)
+        return FrozenAtRequest(host, api, nth, moment, round(self._rng.uniform(5_500, 8_500), 1))
 
     def _down_ms(self) -> float:
         """Sometimes back before anybody noticed, sometimes after the session has expired."""

@@ -27,15 +27,13 @@ _HEAD = Struct(">qq")  # use, time
 class LruOverlay(Overlay):
     """Rows as the kind of store has them, without their uses; drops those that have not been used for longest."""
 
-    __slots__ = ("_backend", "_max_entries", "_skipped", "_timed", "_uses", "uses")
+    __slots__ = ("_max_entries", "_skipped", "_timed", "_uses", "uses")
 
     def __init__(self, spec: LruStoreSpec, backend: Backend, max_value_bytes: int) -> None:
         super().__init__(spec.name, backend, max_value_bytes)
-        self._backend = backend
         self._max_entries = spec.max_entries
         self._timed = spec.kind == "timestamped_key_value"
         self._skipped = 8 if self._timed else _HEAD.size  # of a stored row, to get to the row
-        self._scan = self._scan_rows
         stored = ((_HEAD.unpack_from(row)[0], key) for key, row in backend.scan(spec.name, None, None))
         self.uses: dict[bytes, int] = {key: use for use, key in sorted(stored)}  # the longest unused first
         self._uses = max(self.uses.values(), default=0)
@@ -44,7 +42,7 @@ class LruOverlay(Overlay):
         """The row of `key`, which is used by this."""
         if key in self.changes:
             row = self.changes[key]
-        elif (stored := self._backend.get(self.store, key)) is not None:
+        elif (stored := self._read(self.store, key)) is not None:
             row = stored[self._skipped :]
             super().put(key, row)
             self.timestamps[key] = _HEAD.unpack_from(stored)[1]
@@ -88,10 +86,8 @@ class LruOverlay(Overlay):
         while len(self.uses) > self._max_entries:
             self.delete(next(iter(self.uses)), timestamp)
 
-    def _scan_rows(
-        self, store: str, start: bytes | None, end: bytes | None, *, reverse: bool = False
-    ) -> Iterator[tuple[bytes, bytes]]:
-        for key, stored in self._backend.scan(store, start, end, reverse=reverse):
+    def _rows_below(self, start: bytes | None, end: bytes | None, reverse: bool) -> Iterator[tuple[bytes, bytes]]:
+        for key, stored in super()._rows_below(start, end, reverse):
             yield key, stored[self._skipped :]
 
 

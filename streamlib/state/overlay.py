@@ -1,10 +1,9 @@
 """What has been written to a store since the last commit, over what is committed.
 
-    get/scan --> changes --not there--> backend (committed)
-    put      --> changes
+    get/scan --> changes --not there--> sealed (being committed) --not there--> backend (committed)
+    put      --> changes --seal--> sealed --Task.commit--> backend
 
-The backend is written by nobody but `Task.commit`, so that a roll-back is: forget the changes. Invariant: `changes` is
-empty whenever no transaction is open or being committed (`assert_empty`).
+The backend is written by nobody but `Task.commit`, so that a roll-back is: forget the changes, sealed ones too.
 """
 
 from __future__ import annotations
@@ -33,6 +32,7 @@ class Overlay:
     """
 
     __slots__ = (
+        "_backend",
         "_max_value_bytes",
         "_read",
         "_scan",
@@ -49,6 +49,7 @@ class Overlay:
         self.changes: dict[bytes, bytes | None] = {}
         self.timestamps: dict[bytes, int] = {}
         self.size_bytes = 0
+        self._backend = backend
         self._read = backend.get
         self._scan = backend.scan
         self._max_value_bytes = max_value_bytes
@@ -105,9 +106,12 @@ class Overlay:
 
         Each row is as it stands when it is reached. Keys that are new since the scan began may be missed.
         """
-        committed = self._scan(self.store, start, end, reverse=reverse)
+        committed = self._rows_below(start, end, reverse)
         changed = self._changed_keys(start, end, reverse)
         return self._merge(committed, changed, reverse) if changed else self._overlaid(committed)
+
+    def _rows_below(self, start: bytes | None, end: bytes | None, reverse: bool) -> Iterator[tuple[bytes, bytes]]:
+        return self._scan(self.store, start, end, reverse=reverse)
 
     def _add_sorted(self, key: bytes) -> None:
         """Stores that are scanned after each put stay sorted; those that are not are sorted when they are."""
@@ -118,6 +122,23 @@ class Overlay:
         else:
             insort(self._sorted, key)
 
+    def seal(self) -> dict[bytes, bytes | None]:
+        """Begin a commit: the changes so far, which stay as they are. Those from now on belong to the next commit.
+
+        Until `committed` is called, they are seen below the new ones.
+        """
+        assert self._read == self._backend.get, f"store {self.store}: sealed again before the last commit has ended"
+        sealed = Overlay(self.store, self._backend)
+        sealed.changes, sealed._sorted = self.changes, self._sorted
+        below = _Below(sealed)
+        self._read, self._scan = below.get, below.scan
+        self.changes, self.timestamps, self.size_bytes, self._sorted = {}, {}, 0, None
+        return sealed.changes
+
+    def committed(self) -> None:
+        """What was sealed is in the backend by now."""
+        self._read, self._scan = self._backend.get, self._backend.scan
+
     def clear(self) -> None:
         """Forget all changes: they are committed, or given up."""
         # New dicts: whoever still holds the old ones (a producer, a backend write) keeps what it was given.
@@ -125,10 +146,6 @@ class Overlay:
         self.timestamps = {}
         self.size_bytes = 0
         self._sorted = None
-
-    def assert_empty(self) -> None:
-        """Check the invariant."""
-        assert not self.changes, f"store {self.store} has {len(self.changes)} uncommitted changes and no transaction"
 
     def _changed_keys(self, start: bytes | None, end: bytes | None, reverse: bool) -> list[bytes]:
         if not self.changes:
@@ -176,6 +193,21 @@ class Overlay:
             f"{self._max_value_bytes:,}: keep less under one key, or raise max_request_size and the broker's "
             "message.max.bytes"
         )
+
+
+class _Below:
+    """What is being committed over what is committed, read like a backend."""
+
+    def __init__(self, sealed: Overlay) -> None:
+        self._sealed = sealed
+
+    def get(self, store: str, key: bytes) -> bytes | None:
+        return self._sealed.get(key)
+
+    def scan(
+        self, store: str, start: bytes | None, end: bytes | None, *, reverse: bool = False
+    ) -> Iterator[tuple[bytes, bytes]]:
+        return self._sealed.scan(start, end, reverse=reverse)
 
 
 class ReadOnlyOverlay(Overlay):

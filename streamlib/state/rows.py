@@ -42,5 +42,6 @@ class Rows(Protocol):
         ...
 
     def expired(self) -> Sequence[tuple[bytes, bytes]]:
-        """Ranges `start <= key < end` that nobody can see any more. Asked after a commit; they are deleted at once."""
+        """Ranges `start <= key < end` that nobody can see any more. Asked once for each commit, after
+        `changelog_records`; they are deleted when it has succeeded."""
         ...

@@ -286,11 +286,11 @@ class TopologyTestDriver:
             self._log.append(partition.topic, records)
             if partition.topic in self._read_topics:
                 self._deliver(partition, records)
-        changes = task.changelog_records()
-        for partition, records in changes.items():
+        sealed = task.seal()
+        for partition, records in sealed.changelog.items():
             self._log.append(partition.topic, records)
-        self._committed.update(task.offsets())
-        task.commit({partition: self._log.end_offset(partition.topic) for partition in changes})
+        self._committed.update(sealed.offsets)
+        task.commit({partition: self._log.end_offset(partition.topic) for partition in sealed.changelog})
 
     def _answer_calls(self, task: Task) -> bool:
         """Call what is to be called, and do what comes after; whether there was anything."""

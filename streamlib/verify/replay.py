@@ -251,7 +251,7 @@ class _Run:
     def _commit(self, task: Task) -> None:
         task.flush()
         self._take_outputs(task, None)
-        changes = task.changelog_records()
+        changes = task.seal().changelog
         for partition, records in changes.items():
             self._changelog_ends[partition] += len(records)
             for record in records:

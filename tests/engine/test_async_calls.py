@@ -100,10 +100,9 @@ def started(task: Task) -> dict[str, Call]:
 def commit(task: Task) -> OffsetAndMetadata:
     task.flush()
     task.take_outputs()
-    changes = task.changelog_records()
-    offset = task.offsets()[INPUT]
-    task.commit(dict.fromkeys(changes, 1_000_000))
-    return offset
+    sealed = task.seal()
+    task.commit(dict.fromkeys(sealed.changelog, 1_000_000))
+    return sealed.offsets[INPUT]
 
 
 # -- What is called, and what comes after ------------------------------------------------------------------------------
@@ -698,11 +697,11 @@ class World:
             return
         self.task.flush()
         self._open += self.task.take_outputs().get(OUTPUT, [])
-        changes = self.task.changelog_records()
-        for partition, records in changes.items():
+        sealed = self.task.seal()
+        for partition, records in sealed.changelog.items():
             self._ends[partition] = self._ends.get(partition, 0) + len(records)
-        self._committed.update(self.task.offsets())
-        self.task.commit({partition: self._ends[partition] for partition in changes})
+        self._committed.update(sealed.offsets)
+        self.task.commit({partition: self._ends[partition] for partition in sealed.changelog})
         self.results += self._open
         self._open = []
 

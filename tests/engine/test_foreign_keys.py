@@ -94,11 +94,11 @@ class Cluster:
         task.process(1)
         for partition, records in task.take_outputs().items():
             self.append(partition, records)
-        changes = task.changelog_records()
-        for partition, records in changes.items():
+        sealed = task.seal()
+        for partition, records in sealed.changelog.items():
             self.log[partition] += records
-        self.committed.update(task.offsets())
-        task.commit({partition: len(self.log[partition]) for partition in changes})
+        self.committed.update(sealed.offsets)
+        task.commit({partition: len(self.log[partition]) for partition in sealed.changelog})
         return True
 
     def drain(self, choose: Callable[[], int] = lambda: 0) -> None:

@@ -227,7 +227,7 @@ def test_a_processor_forwards_to_one_child_or_to_all() -> None:
     context = supplied.context
     assert context.record_metadata == ("in", 0, 7)
     assert (context.stream_time_ms, context.task_id, context.application_id) == (5, TaskId(0, 0), "app")
-    [(key, _, timestamp, _)] = next(iter(task.changelog_records().values()))
+    [(key, _, timestamp, _)] = next(iter(task.seal().changelog.values()))
     assert (key, timestamp) == (b"k", 5)
 
 

@@ -68,10 +68,9 @@ def feed(task: Task, *times: int, start: int = 0) -> None:
 def commit(task: Task, end: int = 1) -> dict[Any, OffsetAndMetadata]:
     """What a committer does; returns the offsets."""
     task.take_outputs()
-    changed = task.changelog_records()
-    offsets = task.offsets()
-    task.commit(dict.fromkeys(changed, end))
-    return offsets
+    sealed = task.seal()
+    task.commit(dict.fromkeys(sealed.changelog, end))
+    return sealed.offsets
 
 
 def dirty(task: Task) -> bool:
@@ -187,9 +186,10 @@ def test_what_a_punctuator_writes_is_committed_though_no_position_moved() -> Non
     assert task.punctuate(1_000) == 1
     assert outputs(task) == [(b"k", b"tick", 1_000, ())]
     assert dirty(task)
-    [(_, _, timestamp, _)] = next(iter(task.changelog_records().values()))
+    sealed = task.seal()
+    [(_, _, timestamp, _)] = next(iter(sealed.changelog.values()))
     assert timestamp == 1_000
-    assert task.offsets().keys() == {INPUT}, "a zombie has to be refused"
+    assert sealed.offsets.keys() == {INPUT}, "a zombie has to be refused"
     task.commit(dict.fromkeys(task.changelogs, 1))
     assert not dirty(task)
     assert task.offsets() == {}

@@ -40,9 +40,8 @@ def commit(task: Task) -> list[OutRecord]:
     task.flush()
     out = outputs(task)
     stored = task.backend.positions()
-    ends = {p: stored.get(task.changelogs[p], 0) + len(records) for p, records in task.changelog_records().items()}
-    task.offsets()
-    task.commit(ends)
+    changelog = task.seal().changelog
+    task.commit({p: stored.get(task.changelogs[p], 0) + len(records) for p, records in changelog.items()})
     return out
 
 

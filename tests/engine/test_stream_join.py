@@ -32,10 +32,11 @@ def committed(task: Task, partition: TopicPartition, time: int) -> dict[TopicPar
     task.process(1)
     task.take_outputs()
     before = task.restore_positions()
-    ends = {changelog: (before[changelog] or 0) + len(new) for changelog, new in task.changelog_records().items()}
-    offsets = task.offsets()
-    task.commit(ends)
-    return {partition: dict(decode_metadata(offset.metadata).stream_times) for partition, offset in offsets.items()}
+    sealed = task.seal()
+    task.commit({changelog: (before[changelog] or 0) + len(new) for changelog, new in sealed.changelog.items()})
+    return {
+        partition: dict(decode_metadata(offset.metadata).stream_times) for partition, offset in sealed.offsets.items()
+    }
 
 
 def test_a_time_that_goes_back_is_told_by_all_inputs() -> None:

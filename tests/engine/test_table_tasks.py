@@ -40,14 +40,15 @@ class Changelogs:
     def on_another_worker(self, plan: Plan, task: Task) -> Task:
         """Commits the task and goes on with a copy of it that has only the changelogs and the committed offsets."""
         copy = task_of(plan, task.id)
-        for partition, records in task.changelog_records().items():
+        sealed = task.seal()
+        for partition, records in sealed.changelog.items():
             self.records[partition] += records
         for partition, records in self.records.items():
             fetched = [
                 Fetched(offset, timestamp, key, value) for offset, (key, value, timestamp, _) in enumerate(records)
             ]
             copy.restore(Batch(partition, len(fetched), fetched))
-        self.committed.update(task.offsets())
+        self.committed.update(sealed.offsets)
         copy.start(self.committed, {partition: 0 for partition in task.inputs if partition not in self.committed})
         return copy
 

@@ -68,10 +68,9 @@ def started(topology: Topology, counts: dict[str, int] | None = None, **options:
 
 
 def commit(task: Task, end: int | None = None) -> dict[TopicPartition, OffsetAndMetadata]:
-    task.changelog_records()
-    offsets = task.offsets()
+    sealed = task.seal()
     task.commit({} if end is None else {CHANGELOG: end})
-    return offsets
+    return sealed.offsets
 
 
 # -- Positions -------------------------------------------------------------------------------------------------------
@@ -271,7 +270,7 @@ def test_a_failed_task_commits_nothing_until_it_is_rolled_back() -> None:
     task.enqueue(batch(INPUT, 0, ("a", "1", 0)))
     with pytest.raises(ProcessingError):
         task.process(1)
-    for step in (task.changelog_records, task.offsets, lambda: task.process(1), lambda: task.commit({})):
+    for step in (task.seal, task.offsets, lambda: task.process(1), lambda: task.commit({})):
         with pytest.raises(AssertionError):
             step()
     task.rollback()
@@ -305,11 +304,10 @@ def test_a_commit_writes_stores_and_positions_in_one_write() -> None:
     task.enqueue(batch(INPUT, 0, ("a", "x", 5), ("b", "x", 6), ("a", "x", 7)))
     task.process(10)
     assert [value for _, value in pairs(task)] == [struct.pack(">q", n) for n in (1, 1, 2)]
-    assert task.changelog_records() == {
+    assert task.seal().changelog == {
         CHANGELOG: [(b"a", struct.pack(">q", 2), 7, ()), (b"b", struct.pack(">q", 1), 6, ())]
     }
     assert backend.writes == 0
-    task.offsets()
     task.commit({CHANGELOG: 2})
     assert backend.writes == 1
     assert dict(backend.scan("counts", None, None)) == {b"a": struct.pack(">qq", 7, 2), b"b": struct.pack(">qq", 6, 1)}
@@ -319,15 +317,62 @@ def test_a_commit_writes_stores_and_positions_in_one_write() -> None:
     assert task.uncommitted_bytes == 0
 
 
-def test_nothing_is_processed_between_the_halves_of_a_commit() -> None:
-    task = task_of(counter())
-    task.enqueue(batch(INPUT, 0, ("a", "x", 5), ("b", "x", 6)))
+def test_what_is_processed_during_a_commit_belongs_to_the_next() -> None:
+    backend = InMemoryBackend()
+    task = task_of(counter(), backend)
+    task.enqueue(batch(INPUT, 0, ("a", "x", 5), ("b", "x", 6), ("a", "x", 7), ("a", "x", 8)))
+    task.process(2)
+    task.take_outputs()
+    first = task.seal()
+    assert [task.dirty, task.process(1), task.dirty] == [False, 1, True]
+    assert [value for _, value in pairs(task)] == [struct.pack(">q", 2)], "it is made of what is being committed"
+    with pytest.raises(AssertionError, match="one commit at a time"):
+        task.seal()
+    assert first.offsets[INPUT].offset == first.low_water_marks[INPUT] == 2
+    assert [key for key, _, _, _ in first.changelog[CHANGELOG]] == [b"a", b"b"]
+    task.commit({CHANGELOG: 2})
+    assert dict(backend.scan("counts", None, None)) == {b"a": struct.pack(">qq", 5, 1), b"b": struct.pack(">qq", 6, 1)}
+    assert task.process(1) == 1
+    assert [value for _, value in pairs(task)] == [struct.pack(">q", 3)]
+    second = task.seal()
+    assert second.offsets[INPUT].offset == 4
+    assert second.changelog == {CHANGELOG: [(b"a", struct.pack(">q", 3), 8, ())]}
+    task.commit({CHANGELOG: 3})
+    assert dict(backend.scan("counts", None, None)) == {b"a": struct.pack(">qq", 8, 3), b"b": struct.pack(">qq", 6, 1)}
+
+
+def test_a_roll_back_during_a_commit_drops_what_came_after_it_too() -> None:
+    backend = InMemoryBackend()
+    task = task_of(counter(), backend)
+    task.enqueue(batch(INPUT, 0, ("a", "x", 5), ("a", "x", 7)))
     task.process(1)
     task.take_outputs()
-    task.changelog_records()
-    with pytest.raises(AssertionError, match="process while committing"):
+    task.seal()
+    task.process(1)
+    task.rollback()
+    with pytest.raises(AssertionError, match="nothing is being committed"):
+        task.commit({CHANGELOG: 1})
+    task.start({}, {INPUT: 0})
+    task.enqueue(batch(INPUT, 0, ("a", "x", 5)))
+    task.process(1)
+    assert [value for _, value in pairs(task)] == [struct.pack(">q", 1)]
+    assert backend.positions() == {}
+
+
+def test_a_commit_ends_though_the_task_has_failed_meanwhile() -> None:
+    """What was sealed before is in the transaction, so it has to be in the stores."""
+    fails = processor("it", op.MapValues(lambda v: 1 // (v != "bad")), "source")
+    count = processor("count", op.StreamCount("counts"), "it", "counts")
+    backend = InMemoryBackend()
+    task = task_of(build([source(), fails, count], [timestamped("counts")]), backend)
+    task.enqueue(batch(INPUT, 0, ("a", "good", 5), ("a", "bad", 7)))
+    task.process(1)
+    sealed = task.seal()
+    with pytest.raises(ProcessingError):
         task.process(1)
-    assert not task.ready(0)
+    task.commit({CHANGELOG: 1})
+    assert sealed.offsets[INPUT].offset == 1
+    assert backend.positions() == {"counts": 1}
 
 
 def test_what_arrives_during_a_commit_is_not_taken_for_committed() -> None:
@@ -335,8 +380,7 @@ def test_what_arrives_during_a_commit_is_not_taken_for_committed() -> None:
     task.enqueue(batch(INPUT, 0, ("a", "1", 0)))
     task.process(1)
     task.take_outputs()
-    task.changelog_records()
-    assert task.offsets()[INPUT].offset == 1
+    assert task.seal().offsets[INPUT].offset == 1
     task.enqueue(markers(INPUT, 2))
     task.commit({})
     assert task.offsets()[INPUT].offset == 2
@@ -347,7 +391,7 @@ def test_outputs_have_to_be_taken_before_a_commit() -> None:
     task.enqueue(batch(INPUT, 0, ("a", "1", 0)))
     task.process(1)
     with pytest.raises(AssertionError, match="outputs have to be taken"):
-        task.changelog_records()
+        task.seal()
 
 
 def test_a_changelog_position_never_goes_back() -> None:
@@ -405,9 +449,8 @@ def test_restoring_the_changelog_gives_the_store(steps: list[list[tuple[str, str
         task.enqueue(batch(INPUT, task.positions()[INPUT], *step))
         task.process(100)
         task.take_outputs()
-        for key, value, timestamp, _ in task.changelog_records()[CHANGELOG]:
+        for key, value, timestamp, _ in task.seal().changelog[CHANGELOG]:
             changelog.append(Fetched(len(changelog), timestamp, key, value))
-        task.offsets()
         task.commit({CHANGELOG: len(changelog)})
     restored = task_of(counter(), start=False)
     # In pieces, and some of them again from before the position, as fetches come.
@@ -495,7 +538,7 @@ def test_records_for_a_topic_chosen_at_run_time_wait_until_it_is_known() -> None
     task.learn_partitions({"x-in-1": 1})
     assert task.missing_topics() == {"x-in-0"}
     with pytest.raises(AssertionError, match="outputs have to be taken"):
-        task.changelog_records()
+        task.seal()
     task.learn_partitions({"x-in-0": 1})
     taken = task.take_outputs()
     assert [t for _, _, t, _ in taken[TopicPartition("x-in-0", 0)]] == [0, 2]
@@ -509,7 +552,7 @@ def test_a_sink_topic_whose_partitions_were_not_given_is_learnt_too() -> None:
     assert task.missing_topics() == {"elsewhere"}
     task.learn_partitions({"elsewhere": 1})
     assert outputs(task, TopicPartition("elsewhere", 0)) == [(b"a", b"x", 1, ())]
-    task.changelog_records()
+    task.seal()
     task.commit({})
     task.rollback()
     task.start({}, {INPUT: 0})

@@ -152,7 +152,7 @@ async def test_a_store_from_beyond_the_end_of_the_log_is_built_anew(records: int
     async with restoring(bench) as task:
         await finished(bench)
         task.start({}, dict.fromkeys(task.inputs, 0))
-        task.changelog_records()
+        task.seal()
         task.commit({LOG0: records + 1})
     assert bench.directory.rows(T0).keys() == {key.encode() for key in "ab"[:records]}
     assert bench.directory.disks["0_0"].positions() == {"counts": records + 1}

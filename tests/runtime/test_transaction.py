@@ -10,6 +10,7 @@ import pytest
 
 from streamlib.engine.task import Task
 from streamlib.errors import ErrorCode, KafkaError
+from streamlib.runtime.transaction import seal
 from tests.runtime.fakes import IN0, LOG0, T0, Bench, others_run, until
 
 
@@ -49,7 +50,7 @@ async def test_a_commit_goes_through_its_steps_in_order() -> None:
     async with joined(bench):
         task = await started(bench)
         process(bench, task, "a", "b", "a")
-        await bench.committer.commit([task])
+        await bench.committer.commit(seal([task]))
         assert bench.journal == [
             "begin even", "flush even", "offsets even in 1", "offsets", "commit even", "ended even", "write 0_0",
         ]  # fmt: skip
@@ -63,7 +64,7 @@ async def test_the_stores_get_exactly_the_overlay_and_the_position_after_it() ->
         task = await started(bench)
         process(bench, task, "a", "b", "a")
         assert bench.directory.rows(T0) == {}
-        await bench.committer.commit([task])
+        await bench.committer.commit(seal([task]))
         assert len(bench.broker.values(LOG0)) == 2  # two updates of one key are one record
         assert bench.directory.rows(T0).keys() == {b"a", b"b"}
         assert bench.directory.disks["0_0"].positions() == {"counts": 2}
@@ -76,7 +77,7 @@ async def test_the_two_producers_take_turns_and_never_overlap() -> None:
         task = await started(bench)
         for _ in range(3):
             process(bench, task, "a")
-            await bench.committer.commit([task])
+            await bench.committer.commit(seal([task]))
     turns = [step for step in bench.journal if step.startswith(("begin", "ended"))]
     assert turns == ["begin even", "ended even", "begin odd", "ended odd", "begin even", "ended even"]
 
@@ -89,7 +90,7 @@ async def test_a_commit_that_fails_leaves_the_stores_alone(step: str) -> None:
         process(bench, task, "a")
         bench.script.fail(step, ErrorCode.NETWORK_EXCEPTION)
         with pytest.raises(KafkaError, match="NETWORK_EXCEPTION"):
-            await bench.committer.commit([task])
+            await bench.committer.commit(seal([task]))
         assert bench.committer.open, "there is something to abort"
         await bench.committer.abort()
         assert "write 0_0" not in bench.journal
@@ -106,7 +107,7 @@ async def test_a_cancelled_commit_leaves_the_stores_alone() -> None:
         process(bench, task, "a")
         bench.script.hold("commit even")
         async with anyio.create_task_group() as children:
-            children.start_soon(bench.committer.commit, [task])
+            children.start_soon(bench.committer.commit, seal([task]))
             await until(lambda: bench.script.done("commit even"))
             children.cancel_scope.cancel()
         assert bench.committer.open
@@ -135,7 +136,7 @@ async def test_a_moved_generation_is_not_a_refusal() -> None:
         bench.group.rebalance()
         await until(lambda: bench.script.done("join answered"))
         async with anyio.create_task_group() as children:
-            children.start_soon(bench.committer.commit, [task])
+            children.start_soon(bench.committer.commit, seal([task]))
             await until(lambda: bench.script.done("offsets even in 1"))
             await others_run()
             assert "commit even" not in bench.journal
@@ -151,7 +152,7 @@ async def test_a_refusal_under_a_generation_that_is_ours_is_one() -> None:
         process(bench, task, "a")
         bench.group.generation = 7  # went on without us
         with pytest.raises(KafkaError, match="ILLEGAL_GENERATION"):
-            await bench.committer.commit([task])
+            await bench.committer.commit(seal([task]))
         assert bench.journal.count("offsets") == 1
         assert "commit even" not in bench.journal
 
@@ -175,7 +176,7 @@ async def test_a_join_that_shows_that_generations_went_by_ends_the_wait_with_a_r
 
 async def _refused(bench: Bench, task: Task, why: str) -> None:
     with anyio.fail_after(2), pytest.raises(KafkaError, match=why):
-        await bench.committer.commit([task])
+        await bench.committer.commit(seal([task]))
 
 
 @pytest.mark.parametrize("guarantee", ["exactly_once_v2", "at_least_once"])
@@ -186,7 +187,7 @@ async def test_nothing_is_committed_without_a_live_generation(guarantee: str) ->
         process(bench, task, "a")
         bench.membership.lose("a test")
         with pytest.raises(KafkaError, match="no live generation"):
-            await bench.committer.commit([task])
+            await bench.committer.commit(seal([task]))
         assert bench.committed(IN0) == -1
         assert not {"commit even", "commit_offsets"} & set(bench.journal)
 
@@ -196,7 +197,7 @@ async def test_at_least_once_commits_offsets_after_everything_else() -> None:
     async with joined(bench):
         task = await started(bench)
         process(bench, task, "a")
-        await bench.committer.commit([task])
+        await bench.committer.commit(seal([task]))
         assert bench.journal == ["flush plain", "write 0_0", "commit_offsets"]
         assert bench.committed(IN0) == 1
 
@@ -208,7 +209,7 @@ async def test_at_least_once_commits_no_offsets_of_outputs_that_failed() -> None
         process(bench, task, "a")
         bench.script.fail("flush plain", ErrorCode.REQUEST_TIMED_OUT)
         with pytest.raises(KafkaError):
-            await bench.committer.commit([task])
+            await bench.committer.commit(seal([task]))
         assert bench.committed(IN0) == -1
         assert bench.directory.rows(T0) == {}
 
@@ -224,7 +225,7 @@ async def test_at_least_once_waits_for_the_sync_that_the_coordinator_waits_for()
         await until(lambda: bench.membership.metadata.generation == 2)
         bench.script.fail("commit_offsets", ErrorCode.REBALANCE_IN_PROGRESS)
         async with anyio.create_task_group() as children:
-            children.start_soon(bench.committer.commit, [task])
+            children.start_soon(bench.committer.commit, seal([task]))
             await until(lambda: bench.script.done("commit_offsets"))
             await others_run()
             synced.set()
@@ -239,7 +240,7 @@ async def test_at_least_once_takes_a_refusal_outside_of_a_rebalance_at_its_word(
         process(bench, task, "a")
         bench.script.fail("commit_offsets", ErrorCode.REBALANCE_IN_PROGRESS)
         with pytest.raises(KafkaError, match="REBALANCE_IN_PROGRESS"):
-            await bench.committer.commit([task])
+            await bench.committer.commit(seal([task]))
 
 
 async def test_a_refusal_that_finds_the_membership_lost_waits_for_nothing() -> None:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
+import anyio
 import msgspec
 
 from streamlib.engine import calls as calls_module
@@ -24,10 +25,12 @@ from streamlib.kafka.producer import KafkaProducer, _cut_off, _State
 from streamlib.records import GroupMetadata, OffsetAndMetadata, TaskId, TopicPartition
 from streamlib.runtime import assignor, transaction
 from streamlib.runtime.calls import CallsUnderWay
+from streamlib.runtime.commits import Commits
 from streamlib.runtime.restore import Bounds, Restorer
 from streamlib.runtime.tasks import TaskSet
-from streamlib.runtime.transaction import AtLeastOnce, ExactlyOnce
+from streamlib.runtime.transaction import AtLeastOnce, ExactlyOnce, Work
 from streamlib.runtime.worker import Worker
+from streamlib.state.overlay import Overlay
 
 Mutation = Callable[[], Any]
 
@@ -81,13 +84,12 @@ def offsets_committed_by_anybody() -> Iterator[None]:
 def stores_written_before_the_transaction_ends() -> Iterator[None]:
     """Uncommitted state on disk: after a crash it is ahead of the offsets."""
 
-    async def commit(self: ExactlyOnce, tasks: Sequence[Task]) -> None:
+    async def commit(self: ExactlyOnce, work: Work) -> None:
         self._begin()
         producer = self._producers[0]
-        ends = await transaction._send_and_flush(producer, tasks)
-        offsets = transaction.merged_offsets(tasks)
-        transaction._write_stores(tasks, ends)
-        await transaction._with_live_generation(self._membership, producer.add_offsets, offsets)
+        ends = await transaction._send_and_flush(producer, work)
+        transaction._write_stores(work, ends)
+        await transaction._with_live_generation(self._membership, producer.add_offsets, work.offsets)
         await producer.end(commit=True)
         self.open = False
         self._producers.reverse()
@@ -141,16 +143,16 @@ def commit_repeated_after_an_unknown_outcome() -> Iterator[None]:
         outputs.setdefault(id(self), []).append(sent)
         send(self, sent)
 
-    async def commit_again(self: ExactlyOnce, tasks: Sequence[Task]) -> None:
+    async def commit_again(self: ExactlyOnce, work: Work) -> None:
         try:
-            await commit(self, tasks)
+            await commit(self, work)
         except KafkaError as error:
             if error.code != ErrorCode.NETWORK_EXCEPTION or error.api != "EndTxn":
                 raise
             await init(self)
             for sent in outputs.pop(id(self), ()):
                 send(self, sent)
-            await commit(self, tasks)
+            await commit(self, work)
         outputs.pop(id(self), None)
 
     async def end_once(self: KafkaProducer, *, commit: bool) -> None:
@@ -209,6 +211,83 @@ def overlay_kept_after_a_roll_back() -> Iterator[None]:
             return roll_back(self)
 
     with mock.patch.object(TaskSet, "roll_back", roll_back_without):
+        yield
+
+
+# Of what is processed during a commit
+
+
+@mutation
+def offsets_committed_of_what_came_during_the_commit() -> Iterator[None]:
+    """They are asked for when they are sent: what was processed meanwhile is not in the transaction."""
+    commit = ExactlyOnce.commit
+
+    async def with_later_offsets(self: ExactlyOnce, work: Work) -> None:
+        with_live_generation = transaction._with_live_generation
+
+        async def later(membership: Any, how: Any, offsets: Any) -> None:
+            newer = {partition: at for task, _ in work.parts for partition, at in task.offsets().items()}
+            await with_live_generation(membership, how, {**offsets, **newer})
+
+        with mock.patch.object(transaction, "_with_live_generation", later):
+            await commit(self, work)
+
+    with mock.patch.object(ExactlyOnce, "commit", with_later_offsets):
+        yield
+
+
+@mutation
+def changes_made_during_a_commit_written_with_it() -> Iterator[None]:
+    """The stores have them, the changelog never gets them."""
+
+    def seal(self: Overlay) -> dict[bytes, bytes | None]:
+        return self.changes
+
+    with mock.patch.object(Overlay, "seal", seal), mock.patch.object(Overlay, "committed", Overlay.clear):
+        yield
+
+
+@mutation
+def sealed_changes_not_read() -> Iterator[None]:
+    """What is processed during a commit is made of the state before it."""
+
+    def seal(self: Overlay) -> dict[bytes, bytes | None]:
+        changes = self.changes
+        self.clear()
+        return changes
+
+    with mock.patch.object(Overlay, "seal", seal):
+        yield
+
+
+@mutation
+def outputs_sent_during_a_commit() -> Iterator[None]:
+    """They become visible with it, the offsets of their records do not."""
+    begin = Commits.begin
+
+    async def begin_and_send(self: Commits, tasks: Iterable[Task], beside: Any) -> None:
+        tasks, committer = list(tasks), self._committer
+        producer = committer._producers[0] if isinstance(committer, ExactlyOnce) else committer._producer  # type: ignore[attr-defined]
+        await begin(self, tasks, beside)
+
+        async def send() -> None:
+            while self.under_way and not self.ended:
+                for task in tasks:
+                    for partition, records in task.take_outputs().items():
+                        producer.send(partition, records)
+                await anyio.sleep(0.0001)
+
+        beside.start_soon(send)
+
+    with mock.patch.object(Commits, "begin", begin_and_send):
+        yield
+
+
+@mutation
+def next_commit_begun_before_the_last_has_ended() -> Iterator[None]:
+    """What the second was made of may never be committed."""
+
+    with mock.patch.object(Commits, "under_way", property(lambda self: False)):
         yield
 
 
@@ -344,10 +423,9 @@ def answers_that_outlive_their_task() -> Iterator[None]:
 def offsets_committed_before_the_outputs() -> Iterator[None]:
     """What is not written yet when the worker dies is not read again."""
 
-    async def commit(self: AtLeastOnce, tasks: Sequence[Task]) -> None:
-        offsets = transaction.merged_offsets(tasks)
-        await transaction._with_live_generation(self._membership, self._group.commit_offsets, offsets)
-        transaction._write_stores(tasks, await transaction._send_and_flush(self._producer, tasks))
+    async def commit(self: AtLeastOnce, work: Work) -> None:
+        await transaction._with_live_generation(self._membership, self._group.commit_offsets, work.offsets)
+        transaction._write_stores(work, await transaction._send_and_flush(self._producer, work))
         self.open = False
 
     with mock.patch.object(AtLeastOnce, "commit", commit):

@@ -185,13 +185,12 @@ class Tasks:
         task.flush()
         for partition, records in task.take_outputs().items():
             self.log(partition).append(self._damaged(records))
-        changes = task.changelog_records()
-        for partition, records in changes.items():
+        sealed = task.seal()
+        for partition, records in sealed.changelog.items():
             self.log(partition).append(records)
-        offsets = task.offsets()
-        self._earlier.update({p: at for p, at in self.committed.items() if p in offsets})
-        self.committed.update(offsets)
-        task.commit({partition: self.log(partition).end for partition in changes})
+        self._earlier.update({p: at for p, at in self.committed.items() if p in sealed.offsets})
+        self.committed.update(sealed.offsets)
+        task.commit({partition: self.log(partition).end for partition in sealed.changelog})
 
     def _damaged(self, records: list[OutRecord]) -> list[OutRecord]:
         if self._bug == "an output is lost" and self._rng.random() < 0.2:

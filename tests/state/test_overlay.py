@@ -13,13 +13,19 @@ from streamlib.state.overlay import Overlay
 KEYS = st.binary(max_size=2)
 ROWS = st.dictionaries(KEYS, st.binary(max_size=3))
 CHANGES = st.lists(st.tuples(KEYS, st.none() | st.binary(max_size=3)))
+SEALED = st.none() | st.integers(0, 10)
 
 
-def overlay_over(rows: dict[bytes, bytes], changes: list[tuple[bytes, bytes | None]]) -> Overlay:
+def overlay_over(
+    rows: dict[bytes, bytes], changes: list[tuple[bytes, bytes | None]], sealed: int | None = None
+) -> Overlay:
+    """Some of the changes may be sealed, and being committed."""
     backend = InMemoryBackend()
     backend.write({"s": rows}, {})
     overlay = Overlay("s", backend)
-    for key, row in changes:
+    for number, (key, row) in enumerate(changes):
+        if number == sealed:
+            overlay.seal()
         if row is None:
             overlay.delete(key, 0)
         else:
@@ -31,18 +37,21 @@ def model_of(rows: dict[bytes, bytes], changes: list[tuple[bytes, bytes | None]]
     return {key: row for key, row in {**rows, **dict(changes)}.items() if row is not None}
 
 
-@given(ROWS, CHANGES, KEYS)
-def test_get_is_that_of_a_dict(rows: dict[bytes, bytes], changes: list[tuple[bytes, bytes | None]], key: bytes) -> None:
-    assert overlay_over(rows, changes).get(key) == model_of(rows, changes).get(key)
+@given(ROWS, CHANGES, KEYS, SEALED)
+def test_get_is_that_of_a_dict(
+    rows: dict[bytes, bytes], changes: list[tuple[bytes, bytes | None]], key: bytes, sealed: int | None
+) -> None:
+    assert overlay_over(rows, changes, sealed).get(key) == model_of(rows, changes).get(key)
 
 
-@given(ROWS, CHANGES, st.none() | KEYS, st.none() | KEYS, st.booleans())
+@given(ROWS, CHANGES, st.none() | KEYS, st.none() | KEYS, st.booleans(), SEALED)
 def test_scan_is_that_of_a_sorted_dict(
     rows: dict[bytes, bytes],
     changes: list[tuple[bytes, bytes | None]],
     start: bytes | None,
     end: bytes | None,
     reverse: bool,
+    sealed: int | None,
 ) -> None:
     expected = sorted(
         (
@@ -52,7 +61,7 @@ def test_scan_is_that_of_a_sorted_dict(
         ),
         reverse=reverse,
     )
-    assert list(overlay_over(rows, changes).scan(start, end, reverse=reverse)) == expected
+    assert list(overlay_over(rows, changes, sealed).scan(start, end, reverse=reverse)) == expected
 
 
 @given(ROWS, CHANGES)
@@ -77,11 +86,11 @@ def test_size_is_that_of_the_changes_held(changes: list[tuple[bytes, bytes | Non
     assert overlay.size_bytes == 0
 
 
-@given(ROWS, CHANGES)
+@given(ROWS, CHANGES, SEALED)
 def test_a_scan_may_delete_what_it_comes_by(
-    rows: dict[bytes, bytes], changes: list[tuple[bytes, bytes | None]]
+    rows: dict[bytes, bytes], changes: list[tuple[bytes, bytes | None]], sealed: int | None
 ) -> None:
-    overlay = overlay_over(rows, changes)
+    overlay = overlay_over(rows, changes, sealed)
     for key, _ in overlay.scan():
         overlay.delete(key, 0)
     assert list(overlay.scan()) == []
@@ -95,7 +104,32 @@ def test_a_row_over_the_limit_is_refused_by_name() -> None:
     assert overlay.get(b"bob") is None
 
 
-def test_leftover_changes_break_the_invariant() -> None:
+def test_sealed_changes_stay_as_they_are_below_the_next_ones() -> None:
+    backend = InMemoryBackend()
+    backend.write({"s": {b"a": b"0", b"c": b"0", b"d": b"0"}}, {})
+    overlay = Overlay("s", backend)
+    overlay.put(b"b", b"1")
+    overlay.put(b"c", b"1")
+    overlay.delete(b"d", 0)
+    sealed = overlay.seal()
+    assert overlay.changes == {}
+    assert overlay.size_bytes == 0
+    overlay.put(b"c", b"2")
+    overlay.delete(b"b", 0)
+    overlay.put(b"e", b"2")
+    assert sealed == {b"b": b"1", b"c": b"1", b"d": None}
+    rows = [(b"a", b"0"), (b"c", b"2"), (b"e", b"2")]
+    assert list(overlay.scan()) == rows
+    assert list(overlay.scan(reverse=True)) == rows[::-1]
+    assert [overlay.get(key) for key in (b"a", b"b", b"c", b"d", b"e")] == [b"0", None, b"2", None, b"2"]
+    backend.write({"s": sealed}, {})
+    overlay.committed()
+    assert list(overlay.scan()) == rows
+    assert overlay.seal() == {b"b": None, b"c": b"2", b"e": b"2"}
+
+
+def test_nothing_is_sealed_before_the_last_commit_has_ended() -> None:
     overlay = overlay_over({}, [(b"a", b"1")])
-    with pytest.raises(AssertionError, match="uncommitted"):
-        overlay.assert_empty()
+    overlay.seal()
+    with pytest.raises(AssertionError, match="before the last commit has ended"):
+        overlay.seal()
