@@ -1,4 +1,4 @@
-"""Commits that go on beside the loop: while one is under way, the next records are processed."""
+"""Commits: waited for, or beside the loop, so that the next records are processed while one is under way."""
 
 from __future__ import annotations
 
@@ -38,6 +38,15 @@ class Commits:
         """Whether `end` would return at once."""
         return self._ended is not None and self._ended.is_set()
 
+    async def make(self, tasks: Iterable[Task]) -> None:
+        """Commit all that the tasks have done so far, and wait for it.
+
+        Raises:
+            StreamsError: as `end`.
+        """
+        assert self._ended is None, "one commit at a time"
+        await self._commit(seal(tasks))
+
     async def begin(self, tasks: Iterable[Task], beside: anyio.abc.TaskGroup) -> None:
         """Commit all that the tasks have done so far; returns when its first requests have left."""
         assert self._ended is None, "one commit at a time"
@@ -60,10 +69,13 @@ class Commits:
             raise failure
         return True
 
+    async def _commit(self, work: Work) -> None:
+        await self._committer.commit(work)
+        self._purger.committed(work.low_water_marks)
+
     async def _run(self, work: Work, ended: anyio.Event) -> None:
         try:
-            await self._committer.commit(work)
-            self._purger.committed(work.low_water_marks)
+            await self._commit(work)
         except Exception as error:  # a defect, too, is to be raised where errors are expected
             self._failure = error
         finally:

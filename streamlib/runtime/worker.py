@@ -320,7 +320,7 @@ class Worker:
                 await self._end_commit()
                 return
         elif self._commit_due(idle) and not self._held_by_calls():
-            await self._begin_commit()  # outputs and changelogs leave in one request
+            await self._commit_work(beside=not idle)  # outputs and changelogs leave in one request
             return
         elif self._clock.monotonic_ms() >= self._late_outputs_until_ms:
             await self._hand_over_outputs()
@@ -598,7 +598,12 @@ class Worker:
             # Only positions moved (markers, dropped data): no reader waits for that. Past pending calls it is nothing.
             late = age_ms >= self._config.commit_interval_ms
             return late and any(task.offsets() for task in running if not task.calls_pending)
-        return self._full or age_ms >= (self._commit_spacing_ms() if idle else self._config.commit_interval_ms)
+        return age_ms >= (self._commit_spacing_ms() if idle else self._config.commit_interval_ms) or self._full
+
+    @property
+    def _slow(self) -> bool:
+        """Whether functions take so long that they would keep a transaction open."""
+        return self._slice_ms > LONG_SLICE_MS or self._clock.monotonic_ms() < self._late_outputs_until_ms
 
     @property
     def _full(self) -> bool:
@@ -610,30 +615,38 @@ class Worker:
         """Commit all there is, and wait for it."""
         await self._end_commit()
         await self._wait_for_calls()
-        await self._begin_commit()
-        await self._end_commit()
+        await self._commit_work(beside=False)
         assert not any(task.dirty for task in self._tasks.running.values()), "uncommitted work after a commit"
 
-    async def _begin_commit(self) -> None:
-        """Have all that was done so far committed, and go on meanwhile."""
-        assert self._children is not None
+    async def _commit_work(self, *, beside: bool) -> None:
+        """Commit all that was done so far; with more at hand, `beside` the loop.
+
+        Who has nothing else to do waits: the little that comes meanwhile could not leave before the end in any case,
+        and has the better latency if all of it is taken at once.
+        """
         tasks = [task for task in self._tasks.running.values() if task.dirty]
         if tasks or self._committer.open:
             for task in tasks:
                 task.flush()
             await self._hand_over_outputs()
-            await self._commits.begin(tasks, self._children)
-            if self._slice_ms > LONG_SLICE_MS or self._clock.monotonic_ms() < self._late_outputs_until_ms:
-                await self._end_commit()  # slow functions would keep the transaction open
+            if beside and not self._slow:
+                assert self._children is not None
+                await self._commits.begin(tasks, self._children)
+            else:
+                await self._commits.make(tasks)
+                self._note_commit()
         self._owed, self._holding = 0, False
         self._opened_ms = self._clock.monotonic_ms()
 
     async def _end_commit(self) -> None:
         """Wait for the commit under way, if there is one. Raises what it failed with."""
         if await self._commits.end():
-            self._slowest_ms, self._losses = 0.0, 0
-            self._counts["commits"] += 1
-            self._backoff_ms = FIRST_BACKOFF_MS
+            self._note_commit()
+
+    def _note_commit(self) -> None:
+        self._slowest_ms, self._losses = 0.0, 0
+        self._counts["commits"] += 1
+        self._backoff_ms = FIRST_BACKOFF_MS
 
     async def _settle_commit(self) -> None:
         """As `_end_commit`, where its tasks are given up anyway."""

@@ -1,6 +1,8 @@
-"""What a worker does while a commit is under way: it goes on, and keeps what comes apart."""
+"""What a worker with more to do does while a commit is under way: it goes on, and keeps what comes apart."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import anyio
 import pytest
@@ -11,15 +13,27 @@ from tests.runtime.test_worker import assert_each_once, assert_let_go, fails, in
 
 __all__ = ["no_pauses"]  # a fixture for all of them
 
+A_WHILE_MS = 150
+"""Longer than a slice and than the commit interval: with records left, a commit is due after each."""
+
+
+def bench_with(function: Callable[[str], str] = str, *, takes_ms: float = A_WHILE_MS) -> Bench:
+    """One whose function takes time."""
+
+    def slow(value: str) -> str:
+        bench.clock.ms += takes_ms
+        return function(value)
+
+    bench = Bench(slow)
+    return bench
+
 
 async def test_records_are_processed_during_a_commit_and_leave_after_it() -> None:
-    bench = Bench()
+    bench = bench_with()
+    gate = bench.script.hold("commit even")
+    bench.broker.write(IN0, "a", "a", "b")
     async with working(bench, IN0):
-        await until(lambda: bench.tasks.running)
-        gate = bench.script.hold("commit even")
-        bench.broker.write(IN0, "a")
         await until(lambda: bench.script.done("commit even"))
-        bench.broker.write(IN0, "a", "b")
         await until(lambda: bench.worker.status.records_in == 3)
         await others_run()
         assert bench.tasks.running[T0].dirty
@@ -32,16 +46,29 @@ async def test_records_are_processed_during_a_commit_and_leave_after_it() -> Non
     assert_each_once(bench, "a", "a", "b")
 
 
+async def test_with_nothing_left_to_do_a_commit_is_waited_for() -> None:
+    """So that what comes meanwhile is taken all at once."""
+    bench = bench_with()
+    gate = bench.script.hold("commit even")
+    bench.broker.write(IN0, "a")
+    async with working(bench, IN0):
+        await until(lambda: bench.script.done("commit even"))
+        bench.broker.write(IN0, "b")
+        await others_run()
+        assert bench.worker.status.records_in == 1
+        gate.set()
+        await until(lambda: bench.committed(IN0) == 2)
+    assert_each_once(bench, "a", "b")
+
+
 @pytest.mark.parametrize("step", ["flush even", "offsets", "commit even", "ended even"])
 async def test_what_was_processed_during_a_commit_that_fails_is_redone_with_it(step: str) -> None:
-    bench = Bench()
+    bench = bench_with()
+    gate = bench.script.hold(step)
+    bench.script.fail(step, ErrorCode.NETWORK_EXCEPTION)
+    bench.broker.write(IN0, "a", "a", "b")
     async with working(bench, IN0):
-        await until(lambda: bench.tasks.running)
-        gate = bench.script.hold(step)
-        bench.script.fail(step, ErrorCode.NETWORK_EXCEPTION)
-        bench.broker.write(IN0, "a")
         await until(lambda: bench.script.done(step))
-        bench.broker.write(IN0, "a", "b")
         await until(lambda: bench.worker.status.records_in == 3)
         gate.set()
         await until(lambda: bench.committed(IN0) == 3)
@@ -50,13 +77,11 @@ async def test_what_was_processed_during_a_commit_that_fails_is_redone_with_it(s
 
 
 async def test_a_task_revoked_during_a_commit_goes_with_what_came_meanwhile() -> None:
-    bench = Bench()
+    bench = bench_with()
+    gate = bench.script.hold("commit even")
+    bench.broker.write(IN1, "b", "b")
     async with working(bench, IN0, IN1):
-        await until(lambda: len(bench.tasks.running) == 2)
-        gate = bench.script.hold("commit even")
-        bench.broker.write(IN1, "b")
         await until(lambda: bench.script.done("commit even"))
-        bench.broker.write(IN1, "b")
         await until(lambda: bench.worker.status.records_in == 2)
         bench.group.rebalance(IN0)
         await until(lambda: bench.worker._target == {T0})
@@ -70,13 +95,11 @@ async def test_a_task_revoked_during_a_commit_goes_with_what_came_meanwhile() ->
 
 
 async def test_a_membership_lost_during_a_commit_drops_what_came_meanwhile() -> None:
-    bench = Bench()
+    bench = bench_with()
+    gate = bench.script.hold("commit even")
+    bench.broker.write(IN0, "a", "a")
     async with working(bench, IN0):
-        await until(lambda: bench.tasks.running)
-        gate = bench.script.hold("commit even")
-        bench.broker.write(IN0, "a")
         await until(lambda: bench.script.done("commit even"))
-        bench.broker.write(IN0, "a")
         await until(lambda: bench.worker.status.records_in == 2)
         bench.script.fail("heartbeat", ErrorCode.UNKNOWN_MEMBER_ID)
         await until(lambda: bench.membership.metadata.generation == -1)
@@ -89,20 +112,18 @@ async def test_a_membership_lost_during_a_commit_drops_what_came_meanwhile() -> 
 
 
 async def test_a_function_that_fails_during_a_commit_does_not_take_that_down() -> None:
-    bench = Bench(_raise_on_poison)
+    bench = bench_with(_raise_on_poison)
     gate = bench.script.hold("commit even")
-    bench.broker.write(IN0, "a")
+    bench.broker.write(IN0, "a", "p")
+    bench.broker.logs[IN0][1] = bench.broker.logs[IN0][1]._replace(record=(b"p", b"poison", 0, ()))
 
-    async def go_on() -> None:
+    async def end_the_commit() -> None:
         await until(lambda: bench.script.done("commit even"))
-        bench.broker.write(IN0, "p")
-        bench.broker.logs[IN0][1] = bench.broker.logs[IN0][1]._replace(record=(b"p", b"poison", 0, ()))
-        await until(lambda: bench.fetcher.positions[IN0] == 2)
         await others_run()
         gate.set()
 
     async with anyio.create_task_group() as others:
-        others.start_soon(go_on)
+        others.start_soon(end_the_commit)
         assert isinstance(await fails(bench, IN0), ProcessingError)
     assert bench.counts() == [("a", 1)]
     assert bench.committed(IN0) == 1
@@ -111,41 +132,32 @@ async def test_a_function_that_fails_during_a_commit_does_not_take_that_down() -
 
 
 async def test_during_a_commit_no_more_is_processed_than_fits_into_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    bench = Bench()
+    bench = bench_with()
     async with working(bench, IN0):
         await until(lambda: bench.tasks.running)
         monkeypatch.setattr(type(bench.tasks.running[T0]), "uncommitted_bytes", property(lambda task: 1 << 40))
         gate = bench.script.hold("commit even")
-        bench.broker.write(IN0, "a")
+        bench.broker.write(IN0, "a", "a", "b")
         await until(lambda: bench.script.done("commit even"))
         await others_run()
-        bench.broker.write(IN0, "a", "b")
-        await others_run()
-        assert bench.worker.status.records_in == 1
+        assert bench.worker.status.records_in == 2, "the one that filled it, and no other"
         gate.set()
         await until(lambda: bench.committed(IN0) == 3)
     assert_each_once(bench, "a", "a", "b")
 
 
-async def test_after_a_slow_function_the_commit_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_after_a_slow_function_the_commit_is_waited_for() -> None:
     """The next slow one would keep its transaction open."""
-    bench = Bench(lambda value: _takes_a_second(bench, value))
+    bench = bench_with(takes_ms=1_000)
+    gate = bench.script.hold("commit even")
+    bench.broker.write(IN0, "a", "b")
     async with working(bench, IN0):
-        await until(lambda: bench.tasks.running)
-        gate = bench.script.hold("commit even")
-        bench.broker.write(IN0, "a")
         await until(lambda: bench.script.done("commit even"))
-        bench.broker.write(IN0, "b")
         await others_run()
         assert bench.worker.status.records_in == 1
         gate.set()
         await until(lambda: bench.committed(IN0) == 2)
     assert_each_once(bench, "a", "b")
-
-
-def _takes_a_second(bench: Bench, value: str) -> str:
-    bench.clock.ms += 1_000
-    return value
 
 
 def _raise_on_poison(value: str) -> str:
