@@ -66,6 +66,8 @@ class Outbox:
         """Everything placed since the last call."""
         taken: dict[TopicPartition, list[OutRecord]] = {}
         for topic, slots in self._slots.items():
+            if not any(slots):  # a tenth of looking at each, and most tasks of many have nothing
+                continue
             for partition, records in enumerate(slots):
                 if records:
                     taken[TopicPartition(topic, partition)] = records
@@ -83,6 +85,8 @@ class Outbox:
         """What the records weigh. Each is weighed once, when somebody asks, not in the hot loop."""
         total = sum(_weight(each.record) for waiting in self._waiting.values() for each in waiting)
         for topic, slots in self._slots.items():
+            if not any(slots):
+                continue
             for partition, records in enumerate(slots):
                 if records:
                     total += self._weigh((topic, partition), records)

@@ -9,8 +9,8 @@ Everything that changes a task happens in one loop, in this order, so that no lo
     punctuators        that the clock has made due, each once
     a slice of work    oldest record first, at most `SLICE_MS`
     calls              of functions that are awaited: begun, they go on beside the loop
+    outputs            to the producer, inside the open transaction; during a commit they wait in the tasks
     commit             begun when nothing is left to do (latency), or by interval or bytes (throughput)
-    outputs            else to the producer, inside the open transaction; during a commit they wait in the tasks
 
 Beside the loop run: the commit under way, the membership (heartbeats), the restorer, the purger, the watch on the
 fetcher, the opening of tasks, and the calls.
@@ -132,6 +132,8 @@ class Worker:
         self._slow_functions = parts.slow_functions
         self._calls = CallsUnderWay(parts.wakeup, parts.config.transaction_timeout_ms / 2)
         self._holding = False  # a commit waits for calls, and tasks that may make it wait longer are not fed
+        self._weigh_from_ms = 0.0  # when to look at what is uncommitted again
+        self._known_ends: dict[TopicPartition, int] = {}  # what the tasks were told last
         self._room = Wakeup()  # set when the loop has taken what the fetcher had
         self._children: anyio.abc.TaskGroup | None = None
         self._failure: StreamsError | None = None
@@ -305,7 +307,8 @@ class Worker:
             await self._end_commit()
         self._restorer.give_way(bool(self._tasks.running))
         await self._follow_membership()
-        self._tasks.start_restored()
+        if self._tasks.start_restored():
+            self._known_ends = {}  # they know none yet
         self._take_fetched()
         self._finish_calls()
         self._process_slice()
@@ -316,14 +319,15 @@ class Worker:
         self._start_calls()
         idle = not self._work_waits()
         if self._commits.under_way:
-            if self._full:
+            if self._is_full():
                 await self._end_commit()
                 return
-        elif self._commit_due(idle) and not self._held_by_calls():
-            await self._commit_work(beside=not idle)  # outputs and changelogs leave in one request
-            return
-        elif self._clock.monotonic_ms() >= self._late_outputs_until_ms:
-            await self._hand_over_outputs()
+        else:
+            if self._clock.monotonic_ms() >= self._late_outputs_until_ms:
+                await self._hand_over_outputs()
+            if self._commit_due(idle) and not self._held_by_calls():
+                await self._commit_work(beside=not idle)  # outputs and changelogs leave in one request
+                return
         if idle:
             await self._wakeup.wait(self._idle_ms())
         elif self._slice_ms > LONG_SLICE_MS:
@@ -449,8 +453,10 @@ class Worker:
             if task is not None:
                 task.enqueue(batch)
         ends = self._fetcher.end_offsets()
-        for task in running.values():
-            task.learn_end_offsets(ends)
+        if ends != self._known_ends:
+            self._known_ends = ends
+            for task in running.values():
+                task.learn_end_offsets(ends)
         self._room.set()
 
     def _process_slice(self) -> None:
@@ -598,16 +604,19 @@ class Worker:
             # Only positions moved (markers, dropped data): no reader waits for that. Past pending calls it is nothing.
             late = age_ms >= self._config.commit_interval_ms
             return late and any(task.offsets() for task in running if not task.calls_pending)
-        return age_ms >= (self._commit_spacing_ms() if idle else self._config.commit_interval_ms) or self._full
+        return age_ms >= (self._commit_spacing_ms() if idle else self._config.commit_interval_ms) or self._is_full()
 
     @property
     def _slow(self) -> bool:
         """Whether functions take so long that they would keep a transaction open."""
         return self._slice_ms > LONG_SLICE_MS or self._clock.monotonic_ms() < self._late_outputs_until_ms
 
-    @property
-    def _full(self) -> bool:
-        """Whether no more is to be processed before a commit."""
+    def _is_full(self) -> bool:
+        """Whether no more is to be processed before a commit. Looks every now and then: with many tasks it is dear."""
+        now_ms = self._clock.monotonic_ms()
+        if now_ms < self._weigh_from_ms:
+            return False
+        self._weigh_from_ms = now_ms + SLICE_MS / 2
         uncommitted = sum(task.uncommitted_bytes for task in self._tasks.running.values())
         return uncommitted >= self._config.commit_max_bytes
 
