@@ -81,10 +81,11 @@ class Size(msgspec.Struct, frozen=True):
     faults: int
     horizons_ms: tuple[float, ...]
     moves_only: bool = False
+    heartbeat_interval_ms: int = 500
 
 
 FULL = Size((1, 2, 2, 2, 3), (10, 60), 8, (5_000.0, 10_000.0, 16_000.0))
-SMALL = Size((1, 2), (6, 14), 4, (3_000.0,))
+SMALL = Size((1, 2), (6, 14), 4, (3_000.0,), heartbeat_interval_ms=1_500)
 """Three times as many of them in the same time."""
 MOVES = Size((2, 3, 3), (10, 40), 8, (8_000.0, 14_000.0), moves_only=True)
 """Nothing but joins, leaves, restarts, kills and pauses of workers, which make work move."""
@@ -110,7 +111,7 @@ def draw_scenario(seed: int, workloads: Sequence[str], size: Size = FULL) -> Sce
         num_standby_replicas=rng.choice([0, 0, 1, 2]),
         acceptable_recovery_lag=rng.choice([0, 5, 5, 10_000]),
         max_warmup_replicas=rng.choice([1, 2, 2]),
-        heartbeat_interval_ms=500,
+        heartbeat_interval_ms=size.heartbeat_interval_ms,
         shared_disk=workers > 1 and rng.random() < _SHARED_DISK,
         slow_ms=rng.choice([0.0, 0.0, 5.0, 60.0]),
         horizon_ms=horizon_ms,
