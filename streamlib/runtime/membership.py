@@ -153,6 +153,7 @@ class Membership:
         self._members: frozenset[str] = frozenset()
         self._follow_up_until_ms = 0.0
         self._forgotten = 0  # times in a row
+        self._synced_id = ""  # the member id that the coordinator is known to have kept
         self.state = State.UNJOINED
         self.held: frozenset[TopicPartition] = frozenset()
         self.rebalances = 0
@@ -306,6 +307,7 @@ class Membership:
         if self._over():
             return  # while the sync was under way
         self.state = State.STABLE
+        self._synced_id = self._member_id
         self._forgotten = 0
         instructions = instructions_of(assignment)
         self._event = Assigned(frozenset(assignment.partitions), instructions)
@@ -336,7 +338,7 @@ class Membership:
         of its own (seen on Kafka 4.3). Nothing is held at that point, so to join again cannot hurt; two processes that
         really have the same name do not come here more than a few times.
         """
-        return self.state is State.SYNCING and not self.held and self._forgotten < MOST_FORGOTTEN
+        return self._member_id != self._synced_id and not self.held and self._forgotten < MOST_FORGOTTEN
 
     def _over(self) -> bool:
         return self._lost or self.state is State.LEFT

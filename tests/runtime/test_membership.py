@@ -258,6 +258,28 @@ async def test_a_static_member_that_a_moved_coordinator_does_not_know_yet_joins_
         assert bench.membership.take_event() == Assigned(frozenset({P0}))
 
 
+async def test_a_static_member_that_its_coordinator_forgot_joins_anew_though_a_rebalance_came_between() -> None:
+    """The sync was told to join again, and that came to another coordinator."""
+    async with running() as bench:
+        await bench.group.join_sender.send(JoinResult(1, "m", leads=False))
+        await bench.group.sync_sender.send(KafkaError(ErrorCode.REBALANCE_IN_PROGRESS, "SyncGroup"))
+        await bench.group.join_sender.send(KafkaError(ErrorCode.FENCED_INSTANCE_ID, "JoinGroup"))
+        await bench.admit(2, P0)
+        assert [member_id for member_id, _ in bench.group.joins] == ["", "m", ""]
+        assert bench.membership.take_event() == Assigned(frozenset({P0}))
+
+
+async def test_a_static_member_that_was_known_stops_when_its_join_is_fenced() -> None:
+    bench = Bench()
+    await bench.group.join_sender.send(JoinResult(1, "m", leads=False))
+    await bench.group.sync_sender.send(Assignment((P0,), b""))
+    bench.group.heartbeat_error = KafkaError(ErrorCode.REBALANCE_IN_PROGRESS, "Heartbeat")
+    await bench.group.join_sender.send(KafkaError(ErrorCode.FENCED_INSTANCE_ID, "JoinGroup"))
+    with pytest.raises(KafkaError, match="FENCED_INSTANCE_ID"), anyio.fail_after(2):
+        await bench.membership.run()
+    await bench.group.close()
+
+
 async def test_a_static_member_that_is_refused_again_and_again_stops() -> None:
     bench = Bench()
     for _ in range(3):
