@@ -54,7 +54,7 @@ from streamlib.runtime.wakeup import Wakeup
 log = logging.getLogger(__name__)
 
 SLICE_MS = 10
-COMMITTING_SLICE_MS = 2  # while a commit is under way, whose requests have to be written, and answers read
+COMMITTING_SLICE_MS = 5  # while a commit is under way, whose requests have to be written, and answers read
 SLICE_RECORDS = 1_000
 TAKE_BYTES = 4 << 20
 LONG_SLICE_MS = 250  # after a slice that took so long, the requests of others have to be written, and answers read
