@@ -32,8 +32,8 @@ def test_failing_seed_is_told_with_the_command_that_runs_it_again(tmp_path: Path
     with MUTATIONS["sequences_not_reset"]():
         code, output = invoke("--seeds", "50", "--jobs", "1", "--workload", "counter", "--trace", str(trace))
     assert code == 1, output
-    assert "SEED=0 counter" in output
-    assert "again with: python -m streamlib.simulation --seed 0 --workload counter" in output
+    assert "SEED=1 counter" in output
+    assert "again with: python -m streamlib.simulation --seed 1 --workload counter" in output
     assert "OUT_OF_ORDER_SEQUENCE_NUMBER" in trace.read_text()
 
 

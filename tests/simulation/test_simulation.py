@@ -20,7 +20,7 @@ from tests.simulation.mutations import MUTATIONS, SHOWN_BY
 ALL = tuple(WORKLOADS)
 KEPT = Path(__file__).with_name("seeds.txt")
 FIRST_FRESH = 500_000
-SEEDS_FOR_A_BUG = 800
+SEEDS_FOR_A_BUG = 1_200
 """Within so many seeds each planted bug has to be found; a second costs some thirty of them."""
 
 
