@@ -124,6 +124,16 @@ class Segments:
             for key, row in self.overlay.scan(prefix + start, stop, reverse=reverse):
                 yield key[8:], row
 
+    def end_of_keys(self, last_key: bytes | None) -> bytes | None:
+        """Where to stop when changelog keys of all record keys up to one are scanned (`OrderedBytes.upperRange`).
+
+        A key that the last one begins with is before it, its changelog keys, with their times, need not be.
+        """
+        if last_key is None:
+            return None
+        latest = pack_time(max(self.observed, 0)) + b"\xff" * 9  # whatever comes after the first time is shorter
+        return max(last_key[:length] + latest for length in range(len(last_key) + 1))
+
     def by_time(self, first_time: int, last_time: int) -> Iterator[tuple[int, bytes]]:
         """Time and changelog key of rows in a span of time, both inclusive, in the order of time, then key.
 

@@ -88,8 +88,9 @@ class SessionRows(Segments):
         Segment by segment, in each by key, then by end and start.
         """
         first = max(earliest_end, self.oldest_visible)
-        stop = None if last_key is None else last_key + b"\xff" * (SPAN_BYTES + 1)
-        for found, row in self.scan(first_key or b"", stop, first, END_OF_TIME_MS, reverse=reverse):
+        for found, row in self.scan(
+            first_key or b"", self.end_of_keys(last_key), first, END_OF_TIME_MS, reverse=reverse
+        ):
             key, (end, start) = found[:-SPAN_BYTES], unpack_span(found, len(found) - SPAN_BYTES)
             in_keys = (first_key is None or key >= first_key) and (last_key is None or key <= last_key)
             if in_keys and end >= first and start <= latest_start:

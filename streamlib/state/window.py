@@ -105,8 +105,9 @@ class WindowRows(Segments):
         Segment by segment, in each by key, then by start.
         """
         oldest = max(first_start, self.oldest_visible)
-        end = None if last_key is None else last_key + b"\xff" * (PLACE_BYTES + 1)
-        for found, row in self.scan(first_key or b"", end, first_start, last_start, reverse=reverse):
+        for found, row in self.scan(
+            first_key or b"", self.end_of_keys(last_key), first_start, last_start, reverse=reverse
+        ):
             key, start = found[:-PLACE_BYTES], unpack_place(found, len(found) - PLACE_BYTES)[0]
             in_keys = (first_key is None or key >= first_key) and (last_key is None or key <= last_key)
             if in_keys and oldest <= start <= last_start:

@@ -107,6 +107,15 @@ def everything(rows: SessionRows) -> dict[Place, bytes]:
     return {(end, start, key): row for key, start, end, row in rows.find_keys(None, None, 0, 10**9)}
 
 
+def test_keys_up_to_one_are_found_when_it_begins_with_them() -> None:
+    """Though with its times a key may come after a longer one without."""
+    kept = Kept(spec(), InMemoryBackend())
+    kept.do([(b"a", (0, 60_000), b"x")])
+    longer = b"a" + bytes(16)
+    assert list(kept.rows.find_keys(b"", longer, 0, 60_000)) == [(b"a", 0, 60_000, b"x")]
+    assert list(kept.rows.find_keys(longer, longer, 0, 60_000)) == []
+
+
 @pytest.mark.parametrize("backend_of", [memory, rocksdb])
 @settings(max_examples=60, deadline=None)
 @given(st.booleans(), STEPS, st.tuples(KEYS, KEYS), st.tuples(TIMES, TIMES), st.booleans())

@@ -27,7 +27,7 @@ from streamlib.topology.nodes import StoreKind, WindowStoreSpec
 from tests.engine.support import Fetched
 
 RETENTION_MS = 150_000
-KEYS = st.sampled_from([b"", b"a", b"ab", b"b", b"a\xff"])
+KEYS = st.sampled_from([b"", b"a", b"ab", b"b", b"a\xff", b"a" + bytes(16)])
 STARTS = st.integers(0, 600).map(lambda seconds: seconds * 1000)
 PUTS = st.tuples(KEYS, STARTS, st.none() | st.binary(min_size=1, max_size=2))
 """Key, start, value."""
@@ -146,6 +146,15 @@ def test_a_store_of_windows_is_like_a_dict_that_forgets(
         assert sorted((start, each) for each, start, _ in found) == sorted(
             (start, each) for start, each in visible if lowest <= each <= highest and first <= start <= last
         )
+
+
+def test_keys_up_to_one_are_found_when_it_begins_with_them() -> None:
+    """Though with its time a key may come after a longer one without."""
+    kept = Kept(spec(), InMemoryBackend())
+    kept.do([(b"a", 60_000, b"x")])
+    longer = b"a" + bytes(16)
+    assert [(key, start) for key, start, _ in kept.rows.fetch_keys(b"", longer, 0, 60_000)] == [(b"a", 60_000)]
+    assert list(kept.rows.fetch_keys(longer, longer, 0, 60_000)) == []
 
 
 @given(st.lists(PUTS | COMMIT, max_size=25), STARTS, STARTS)
