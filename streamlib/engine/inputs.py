@@ -82,7 +82,6 @@ class Input:
         self.committed = start.offset  # the position that the last commit has, begun or done
         self.unfinished: Mapping[int, int] = {}  # offsets below the position, lowest first, with their calls
         self._committed_unfinished = 0
-        self._offered = (start.offset, 0)  # position and number of unfinished records, to be committed
         self._before = _since(start.offset, metadata.progress)
         self.end_offset: int | None = None  # as last heard from the broker
         self.idle_deadline_ms: int | None = None
@@ -121,13 +120,12 @@ class Input:
     def offset_to_commit(self, stream_times: Mapping[str, int]) -> OffsetAndMetadata:
         """The low-water mark, and what else is known."""
         progress = self._progress()
-        self._offered = self._position, len(self.unfinished)
         metadata = Metadata(self.partition_time, stream_times, progress)
         return OffsetAndMetadata(self.low_water if progress is None else progress.first, encode_metadata(metadata))
 
     def settle(self) -> None:
-        """What was last said is being committed: `moved` goes on from there."""
-        self.committed, self._committed_unfinished = self._offered
+        """What is done by now is being committed: `moved` goes on from here."""
+        self.committed, self._committed_unfinished = self._position, len(self.unfinished)
 
     def _progress(self) -> Progress | None:
         """Which records are done beyond the low-water mark, by this run of the task or one before it."""

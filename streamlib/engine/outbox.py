@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 from streamlib.records import OutRecord, TopicPartition
@@ -65,14 +65,10 @@ class Outbox:
     def take(self) -> dict[TopicPartition, list[OutRecord]]:
         """Everything placed since the last call."""
         taken: dict[TopicPartition, list[OutRecord]] = {}
-        for topic, slots in self._slots.items():
-            if not any(slots):  # a tenth of looking at each, and most tasks of many have nothing
-                continue
-            for partition, records in enumerate(slots):
-                if records:
-                    taken[TopicPartition(topic, partition)] = records
-                    slots[partition] = []
-                    self.records_out += len(records)
+        for topic, partition, records in self._filled():
+            taken[TopicPartition(topic, partition)] = records
+            self._slots[topic][partition] = []
+            self.records_out += len(records)
         self._weighed.clear()
         return taken
 
@@ -84,13 +80,15 @@ class Outbox:
     def size_bytes(self) -> int:
         """What the records weigh. Each is weighed once, when somebody asks, not in the hot loop."""
         total = sum(_weight(each.record) for waiting in self._waiting.values() for each in waiting)
+        return total + sum(self._weigh((topic, partition), records) for topic, partition, records in self._filled())
+
+    def _filled(self) -> Iterator[tuple[str, int, list[OutRecord]]]:
+        """Topics, partitions, and what waits there. Most tasks of many have nothing, which is seen at once."""
         for topic, slots in self._slots.items():
-            if not any(slots):
-                continue
-            for partition, records in enumerate(slots):
-                if records:
-                    total += self._weigh((topic, partition), records)
-        return total
+            if any(slots):
+                for partition, records in enumerate(slots):
+                    if records:
+                        yield topic, partition, records
 
     def _weigh(self, slot: tuple[str, int], records: list[OutRecord]) -> int:
         counted, size = self._weighed.get(slot, (0, 0))

@@ -154,10 +154,6 @@ class Punctuation:
         self._leave_record()
         return self._wall_clock.advance(now_ms)
 
-    def due(self, now_ms: int) -> bool:
-        """Whether there is anything to call; `now_ms` is the wall clock's time."""
-        return self._wall_clock.due_ms <= now_ms or self._cursor.stream_time >= self._cursor.punctuation_due_ms
-
     @property
     def wall_clock_due_ms(self) -> int | None:
         """When the wall clock will make one due; None if there is none."""

@@ -398,8 +398,6 @@ class Task:
             ProcessingError: one raised. The task can only be rolled back.
         """
         assert self._phase is Phase.RUNNING, f"task {self.id}: punctuate while {self._phase.value}"
-        if not self._punctuation.due(now_ms):
-            return 0
         with self._failing_for_good:
             called = self._punctuation.advance_wall_clock(now_ms)
             return called + self._punctuate_stream_time()

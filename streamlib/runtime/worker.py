@@ -132,8 +132,6 @@ class Worker:
         self._slow_functions = parts.slow_functions
         self._calls = CallsUnderWay(parts.wakeup, parts.config.transaction_timeout_ms / 2)
         self._holding = False  # a commit waits for calls, and tasks that may make it wait longer are not fed
-        self._weigh_from_ms = 0.0  # when to look at what is uncommitted again
-        self._known_ends: dict[TopicPartition, int] = {}  # what the tasks were told last
         self._room = Wakeup()  # set when the loop has taken what the fetcher had
         self._children: anyio.abc.TaskGroup | None = None
         self._failure: StreamsError | None = None
@@ -307,8 +305,7 @@ class Worker:
             await self._end_commit()
         self._restorer.give_way(bool(self._tasks.running))
         await self._follow_membership()
-        if self._tasks.start_restored():
-            self._known_ends = {}  # they know none yet
+        self._tasks.start_restored()
         self._take_fetched()
         self._finish_calls()
         self._process_slice()
@@ -319,11 +316,11 @@ class Worker:
         self._start_calls()
         idle = not self._work_waits()
         if self._commits.under_way:
-            if self._is_full():
+            if self._full:
                 await self._end_commit()
                 return
         else:
-            if self._clock.monotonic_ms() >= self._late_outputs_until_ms:
+            if not self._outputs_wait:
                 await self._hand_over_outputs()
             if self._commit_due(idle) and not self._held_by_calls():
                 await self._commit_work(beside=not idle)  # outputs and changelogs leave in one request
@@ -453,10 +450,8 @@ class Worker:
             if task is not None:
                 task.enqueue(batch)
         ends = self._fetcher.end_offsets()
-        if ends != self._known_ends:
-            self._known_ends = ends
-            for task in running.values():
-                task.learn_end_offsets(ends)
+        for task in running.values():
+            task.learn_end_offsets(ends)
         self._room.set()
 
     def _process_slice(self) -> None:
@@ -604,19 +599,21 @@ class Worker:
             # Only positions moved (markers, dropped data): no reader waits for that. Past pending calls it is nothing.
             late = age_ms >= self._config.commit_interval_ms
             return late and any(task.offsets() for task in running if not task.calls_pending)
-        return age_ms >= (self._commit_spacing_ms() if idle else self._config.commit_interval_ms) or self._is_full()
+        return age_ms >= (self._commit_spacing_ms() if idle else self._config.commit_interval_ms) or self._full
 
     @property
     def _slow(self) -> bool:
         """Whether functions take so long that they would keep a transaction open."""
-        return self._slice_ms > LONG_SLICE_MS or self._clock.monotonic_ms() < self._late_outputs_until_ms
+        return self._slice_ms > LONG_SLICE_MS or self._outputs_wait
 
-    def _is_full(self) -> bool:
-        """Whether no more is to be processed before a commit. Looks every now and then: with many tasks it is dear."""
-        now_ms = self._clock.monotonic_ms()
-        if now_ms < self._weigh_from_ms:
-            return False
-        self._weigh_from_ms = now_ms + SLICE_MS / 2
+    @property
+    def _outputs_wait(self) -> bool:
+        """Whether outputs wait in the tasks for the commit, since functions were slow not long ago."""
+        return self._clock.monotonic_ms() < self._late_outputs_until_ms
+
+    @property
+    def _full(self) -> bool:
+        """Whether no more is to be processed before a commit."""
         uncommitted = sum(task.uncommitted_bytes for task in self._tasks.running.values())
         return uncommitted >= self._config.commit_max_bytes
 

@@ -9,7 +9,15 @@ import pytest
 
 from streamlib.errors import ErrorCode, ProcessingError
 from tests.runtime.fakes import IN0, IN1, T0, T1, Bench, others_run, until
-from tests.runtime.test_worker import assert_each_once, assert_let_go, fails, in_order, no_pauses, working
+from tests.runtime.test_worker import (
+    assert_each_once,
+    assert_let_go,
+    fails,
+    in_order,
+    no_pauses,
+    raise_on_poison,
+    working,
+)
 
 __all__ = ["no_pauses"]  # a fixture for all of them
 
@@ -112,7 +120,7 @@ async def test_a_membership_lost_during_a_commit_drops_what_came_meanwhile() -> 
 
 
 async def test_a_function_that_fails_during_a_commit_does_not_take_that_down() -> None:
-    bench = bench_with(_raise_on_poison)
+    bench = bench_with(raise_on_poison)
     gate = bench.script.hold("commit even")
     bench.broker.write(IN0, "a", "p")
     bench.broker.logs[IN0][1] = bench.broker.logs[IN0][1]._replace(record=(b"p", b"poison", 0, ()))
@@ -158,9 +166,3 @@ async def test_after_a_slow_function_the_commit_is_waited_for() -> None:
         gate.set()
         await until(lambda: bench.committed(IN0) == 2)
     assert_each_once(bench, "a", "b")
-
-
-def _raise_on_poison(value: str) -> str:
-    if value == "poison":
-        raise ValueError("poison")
-    return value

@@ -272,7 +272,7 @@ async def test_a_position_that_left_the_log_leads_back_to_the_committed_offsets(
 
 
 async def test_a_user_error_aborts_and_commits_nothing() -> None:
-    bench = Bench(_raise_on_poison)
+    bench = Bench(raise_on_poison)
     bench.broker.write(IN1, "b")
     bench.broker.logs[IN1][0] = bench.broker.logs[IN1][0]._replace(record=(b"p", b"poison", 0, ()))
     bench.broker.write(IN0, "a")
@@ -308,7 +308,7 @@ async def test_a_mistake_of_ours_during_a_commit_ends_the_worker_cleanly() -> No
 
 
 async def test_a_mistake_of_ours_in_the_abort_does_not_keep_the_stores_open() -> None:
-    bench = Bench(_raise_on_poison)
+    bench = Bench(raise_on_poison)
     bench.broker.write(IN0, "a")
     bench.script.fail("commit even", ErrorCode.FENCED_INSTANCE_ID)
     bench.script.fail("abort even", AssertionError("a bug"))
@@ -448,7 +448,7 @@ def _move_without_records(bench: Bench, partition: TopicPartition) -> None:
     bench.broker.end("foreign", "aborted")
 
 
-def _raise_on_poison(value: str) -> str:
+def raise_on_poison(value: str) -> str:
     if value == "poison":
         raise ValueError(value)
     return value

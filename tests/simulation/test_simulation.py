@@ -20,8 +20,10 @@ from tests.simulation.mutations import MUTATIONS, SHOWN_BY
 ALL = tuple(WORKLOADS)
 KEPT = Path(__file__).with_name("seeds.txt")
 FIRST_FRESH = 500_000
-SEEDS_FOR_A_BUG = 1_200
+SEEDS_FOR_A_BUG = 400
 """Within so many seeds each planted bug has to be found; a second costs some thirty of them."""
+SEEDS_FOR_A_RARE_ONE = {"lost_tasks_committed": 2_000}
+"""It takes a lost membership in the middle of one commit and a crash right after: about one seed in 450 shows it."""
 
 
 def kept_scenarios() -> list[Scenario]:
@@ -48,8 +50,9 @@ def test_fresh_seeds_find_nothing(pytestconfig: pytest.Config) -> None:
 def test_planted_bug_is_found(name: str) -> None:
     with MUTATIONS[name]():
         workloads = SHOWN_BY.get(name, ALL)
-        found = next((seed for seed in range(SEEDS_FOR_A_BUG) if not run_seed(seed, workloads).ok), None)
-    assert found is not None, f"not found within {SEEDS_FOR_A_BUG} seeds"
+        seeds = range(SEEDS_FOR_A_RARE_ONE.get(name, SEEDS_FOR_A_BUG))
+        found = next((seed for seed in seeds if not run_seed(seed, workloads).ok), None)
+    assert found is not None, f"not found within {len(seeds)} seeds"
 
 
 def test_a_seed_replays_identically() -> None:
