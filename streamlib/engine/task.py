@@ -35,7 +35,7 @@ from streamlib.engine.plan import Plan
 from streamlib.engine.punctuation import Punctuation
 from streamlib.engine.reach import finishes_at_once
 from streamlib.engine.record_cache import CacheBudget, RecordCache
-from streamlib.errors import ProcessingError, StateStoreError, StreamsError
+from streamlib.errors import ProcessingError, StateStoreError, StreamsError, registry_failure
 from streamlib.policies import DeadLetter, ErrorPolicies
 from streamlib.records import FetchedBatch, OffsetAndMetadata, OutRecord, TaskId, TopicPartition
 from streamlib.state.backend import Backend
@@ -414,8 +414,11 @@ class Task:
 
     def _fail(self, error: BaseException) -> None:
         self._phase = Phase.FAILED
-        if isinstance(error, StreamsError):
-            self._locate(error)
+        failure = registry_failure(error) or error
+        if isinstance(failure, StreamsError):
+            self._locate(failure)
+        if failure is not error:
+            raise failure from None  # whatever it was taken for on the way: no record is to blame
 
     def _next(self, now_ms: int | None) -> tuple[Input, int] | None:
         """The input to process from, and the timestamp up to which it stays the one; None if there is nothing to do
