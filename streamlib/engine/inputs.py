@@ -264,6 +264,7 @@ class Input:
             SchemaRegistryError: it could not be tried.
         """
         if isinstance(error, SchemaRegistryError):
+            error.args = (f"{error} [reading {self.partition.at(record.offset)}]",)
             raise error
         failure = self._undecodable(record, error)
         failure.__cause__ = error

@@ -35,7 +35,7 @@ from streamlib.engine.plan import Plan
 from streamlib.engine.punctuation import Punctuation
 from streamlib.engine.reach import finishes_at_once
 from streamlib.engine.record_cache import CacheBudget, RecordCache
-from streamlib.errors import ProcessingError, StateStoreError, StreamsError, registry_failure
+from streamlib.errors import ProcessingError, SchemaRegistryError, StateStoreError, StreamsError, registry_failure
 from streamlib.policies import DeadLetter, ErrorPolicies
 from streamlib.records import FetchedBatch, OffsetAndMetadata, OutRecord, TaskId, TopicPartition
 from streamlib.state.backend import Backend
@@ -414,10 +414,9 @@ class Task:
 
     def _fail(self, error: BaseException) -> None:
         self._phase = Phase.FAILED
-        failure = registry_failure(error) or error
-        if isinstance(failure, StreamsError):
-            self._locate(failure)
-        if failure is not error:
+        if isinstance(error, StreamsError):
+            self._locate(error)
+        if (failure := registry_failure(error)) is not None and failure is not error:
             raise failure from None  # whatever it was taken for on the way: no record is to blame
 
     def _next(self, now_ms: int | None) -> tuple[Input, int] | None:
@@ -465,6 +464,8 @@ class Task:
         partition, record = self._cursor.partition, self._cursor.record
         if partition is None or record is None or getattr(error, "offset", None) is not None:
             return
+        if isinstance(error, SchemaRegistryError):
+            return  # says its place itself
         error.args = (f"{error} [while processing {partition.at(record.offset)}]",)
         if isinstance(error, ProcessingError):
             error.topic, error.partition, error.offset = *partition, record.offset

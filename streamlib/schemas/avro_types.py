@@ -56,7 +56,11 @@ def avro_schema(type_: Any, namespace: str | None = None) -> Any:
     >>> avro_schema(Order, "shop")["fields"][1]
     {'name': 'note', 'type': ['null', 'string'], 'default': None}
     """
-    return _Deriving(type_, namespace).of(inspect.type_info(type_))
+    try:
+        info = inspect.type_info(type_)
+    except TypeError as error:
+        raise TopologyError(f"no Avro schema for {type_!r}: {error}") from error
+    return _Deriving(type_, namespace).of(info)
 
 
 class _Deriving:

@@ -270,7 +270,7 @@ class SchemaRegistry:
                 return read(data)
             except Exception as error:
                 raise ValueError(
-                    f"written with schema id {schema_id}, cannot be read as {format_.name}: {error!r}"
+                    f"written with schema id {schema_id}, cannot be read as {format_.name}: {error!r:.400}"
                 ) from error
 
         return decode

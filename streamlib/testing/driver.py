@@ -152,8 +152,8 @@ class TopologyTestDriver:
         topology writes them. Where it does not say either, windows end at `END_OF_TIME_MS`, unless the key is given as
         `time_windowed(str, size_ms)`.
         """
-        keys, values = _serdes(name, key, value)
-        return TestOutputTopic(name, self._log, self._key_serde(name, keys), values)
+        keys, values = _serdes(name, self._key_serde(name, _serde(key)), value)
+        return TestOutputTopic(name, self._log, keys, values)
 
     def _key_serde(self, topic: str, key: Serde[Any]) -> Serde[Any]:
         """The serde of a topic's keys; of windowed ones that of the sink which writes it, if the keys inside are the
@@ -546,4 +546,8 @@ class _Batch(NamedTuple):
 def _serdes(topic: str, *kinds: Any) -> list[Serde[Any]]:
     """Those of a topic's keys and values."""
     places = (Place(topic=topic, is_key=True), Place(topic=topic))
-    return [serde_for(bytes if kind is None else kind).at(place) for kind, place in zip(kinds, places, strict=True)]
+    return [_serde(kind).at(place) for kind, place in zip(kinds, places, strict=True)]
+
+
+def _serde(kind: Any) -> Serde[Any]:
+    return serde_for(bytes if kind is None else kind)
