@@ -122,7 +122,7 @@ def serde_for(type_: Any) -> Serde[Any]:
     """
     if isinstance(type_, Serde):
         return type_
-    plain = _plain(type_)
+    plain = plain_type(type_)
     if isinstance(plain, type | None) and plain in _BUILT_IN:
         return _BUILT_IN[plain]
     if (own := getattr(typing.get_origin(plain) or plain, "__serde__", None)) is not None:
@@ -245,7 +245,7 @@ _MSGPACK = _Form("msgpack", lambda: msgspec.msgpack.Encoder().encode, lambda t: 
 def _msgspec(form: _Form, type_: Any) -> Serde[Any]:
     name = f"{form.name}({type_.__name__ if isinstance(type_, type) else type_})"
     encode, decode = _checked(name, type_, form.encoder()), form.decoder(type_)
-    steps = upgrades_of(_plain(type_))
+    steps = upgrades_of(plain_type(type_))
     plain = MsgspecSerde(name, type_, encode, decode, form.name)
     if not steps:
         return plain
@@ -347,17 +347,21 @@ def without_null(type_: Any) -> Any:
     return parts[0] if len(parts) == 1 else type_
 
 
-def _plain(type_: Any) -> Any:
-    """The type behind `X | None`, `Annotated[X, ...]`, `NewType("Name", X)`, `type Name = X`, literals of one type."""
+def plain_type(type_: Any) -> Any:
+    """The type behind `X | None`, `Annotated[X, ...]`, `NewType("Name", X)`, `type Name = X`, literals of one type.
+
+    >>> plain_type(int | None)
+    <class 'int'>
+    """
     bare = without_null(type_)
     if bare is not type_:
-        return _plain(bare)
+        return plain_type(bare)
     if typing.get_origin(type_) is typing.Annotated:
-        return _plain(typing.get_args(type_)[0])
+        return plain_type(typing.get_args(type_)[0])
     if isinstance(type_, typing.NewType):
-        return _plain(type_.__supertype__)
+        return plain_type(type_.__supertype__)
     if type(type_).__name__ == "TypeAliasType":  # Python 3.12
-        return _plain(type_.__value__)
+        return plain_type(type_.__value__)
     if typing.get_origin(type_) is typing.Literal:
         kinds = {type(value) for value in typing.get_args(type_) if value is not None}
         return kinds.pop() if len(kinds) == 1 else type_
@@ -366,7 +370,7 @@ def _plain(type_: Any) -> Any:
 
 def _classes(type_: Any) -> tuple[type, ...] | None:
     """What isinstance can check of a hint; None if it cannot say anything."""
-    type_ = _plain(type_)
+    type_ = plain_type(type_)
     if type_ is float:
         return (float, int)  # as type checkers have it
     origin = typing.get_origin(type_)
