@@ -12,7 +12,7 @@
     list, dict, ...
 
 Where a serde is used it is told its place (`Serde.at`): most are the same everywhere, those of a schema registry learn
-their subject there, those of types with `upgrades` (`streamlib.upgrades`) whether rows carry a version.
+their subject there, those of types with `upgrades` (`streamlib.row_versions`) whether rows carry a version.
 
 None is never encoded: a null key or value stays null. Encoding is strict about the Python type (of the whole value, not
 of what is inside), so that a serde that does not fit is an error where it happens and never a topic full of something
@@ -31,7 +31,7 @@ from typing import Any, Generic, TypeVar, cast
 import msgspec
 
 from streamlib.errors import TopologyError
-from streamlib.upgrades import Upgrade, upgrades_of
+from streamlib.row_versions import Upgrade, upgrades_of
 
 T = TypeVar("T")
 
@@ -252,7 +252,10 @@ def _msgspec(form: _Form, type_: Any) -> Serde[Any]:
     rows = _with_version(form, plain, steps)
     # Whoever looks at rows without knowing of what place, in a tool for instance, reads both.
     either = _versioned_decode(form, plain, steps, decode)
-    return PlacedSerde(name, type_, encode, either, lambda place: rows if place.is_internal else plain)
+    # Keys have none: they are looked up, and partitioned, by their bytes.
+    return PlacedSerde(
+        name, type_, encode, either, lambda place: rows if place.is_internal and not place.is_key else plain
+    )
 
 
 def _with_version(form: _Form, plain: MsgspecSerde[Any], steps: Sequence[Upgrade]) -> Serde[Any]:

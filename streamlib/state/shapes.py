@@ -1,7 +1,7 @@
 """What keys and values of a store look like, kept beside its rows, and whether rows of one shape are read as another.
 
     a shape         how bytes are made (`form`), and for JSON and MessagePack the fields, as plain JSON values; values
-                    have one for each version there may be rows of (`streamlib.upgrades`)
+                    have one for each version there may be rows of (`streamlib.row_versions`)
     is compatible   a field more that has a default, a field less that had one, wider types and bounds
     is not          a field less that every row has, a field more that no row has, another type, tag or order
     keys            have to be the same: one more field, and no row would be found again
@@ -11,15 +11,15 @@ Serdes of one's own and of a schema registry say nothing here; the latter have t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 import msgspec
 from msgspec import inspect
 
+from streamlib.row_versions import FIRST_VERSION, upgrades_of
 from streamlib.serdes import MsgspecSerde, Serde, Serdes, plain_type
 from streamlib.topology.nodes import StoreSpec
-from streamlib.upgrades import FIRST_VERSION, upgrades_of
 
 Description: TypeAlias = dict[str, Any]
 """A type in JSON values. Objects are described once each, in `objects`, for types may contain themselves."""
@@ -32,7 +32,7 @@ _BUILT_IN = tuple(
 )  # fmt: skip
 _OBJECTS = (inspect.StructType, inspect.DataclassType, inspect.TypedDictType, inspect.NamedTupleType)
 _LISTS = (inspect.ListType, inspect.SetType, inspect.FrozenSetType, inspect.VarTupleType)
-_AS_TEXT = frozenset({"datetime", "date", "time", "timedelta", "uuid", "decimal"})
+_AS_TEXT = frozenset({"date", "time", "timedelta", "uuid", "decimal"})  # in JSON and in MessagePack
 _LOWER_BOUNDS, _UPPER_BOUNDS = ("ge", "gt", "min_length"), ("le", "lt", "max_length")
 _BOUNDS = (*_LOWER_BOUNDS, *_UPPER_BOUNDS, "multiple_of", "pattern")
 
@@ -74,7 +74,7 @@ class StoreShape(msgspec.Struct, frozen=True, omit_defaults=True):
 
 def _shape(serde: Serde[Any]) -> Shape | None:
     if isinstance(serde, MsgspecSerde):
-        return Shape(serde.form, {serde.version: describe(serde.type)})
+        return Shape(serde.form, {version: describe(type_) for version, type_ in _readable(serde).items()})
     return Shape(serde.name) if any(serde is each for each in _BUILT_IN) else None
 
 
@@ -82,7 +82,7 @@ def _value_problems(kept: Shape, now: Shape, serde: Serde[Any]) -> Iterator[str]
     if kept.form != now.form:
         yield f"its values were written as {kept.form}, and are {now.form} now"
         return
-    readable = {**{step.version - 1: step.old for step in upgrades_of(plain_type(serde.type))}, **_newest(serde)}
+    readable = _readable(serde)
     for version, described in sorted(kept.versions.items()):
         if version > max(readable):
             yield f"a newer program has written values of version {version}, this one reads up to {max(readable)}"
@@ -93,8 +93,12 @@ def _value_problems(kept: Shape, now: Shape, serde: Serde[Any]) -> Iterator[str]
             yield from (f"{each}{of_version}" for each in differences(described, describe(readable[version])))
 
 
-def _newest(serde: Serde[Any]) -> Mapping[int, Any]:
-    return {serde.version: serde.type} if isinstance(serde, MsgspecSerde) else {FIRST_VERSION: None}
+def _readable(serde: Serde[Any]) -> dict[int, Any]:
+    """The types that rows may be of, by version: after a restore there may be some of each."""
+    if not isinstance(serde, MsgspecSerde):
+        return {}
+    steps = upgrades_of(plain_type(serde.type)) if serde.version > FIRST_VERSION else ()
+    return {**{step.version - 1: step.old for step in steps}, serde.version: serde.type}
 
 
 # --- what a type looks like -------------------------------------------------------------------------------------------
@@ -167,10 +171,15 @@ def differences(old: Description, new: Description) -> list[str]:
 
 
 class _Comparing:
-    def __init__(self, old_objects: list[Description], new_objects: list[Description]) -> None:
+    def __init__(
+        self,
+        old_objects: list[Description],
+        new_objects: list[Description],
+        compared: frozenset[tuple[int, int]] = frozenset(),
+    ) -> None:
         self._old = old_objects
         self._new = new_objects
-        self._compared: set[tuple[int, int]] = set()  # or under way, where types contain themselves
+        self._compared = set(compared)  # or under way, where types contain themselves
 
     def types(self, place: str, old: Description, new: Description) -> Iterator[str]:
         if new["kind"] in ("any", "raw"):
@@ -186,7 +195,8 @@ class _Comparing:
             yield f"{place or 'it'} was {_word(old)} and is {_word(new)}"
 
     def _one_of(self, place: str, old: Description, choices: list[Description]) -> Iterator[str]:
-        found = [list(_Comparing(self._old, self._new).types(place, old, each)) for each in choices]
+        known = frozenset(self._compared)
+        found = [list(_Comparing(self._old, self._new, known).types(place, old, each)) for each in choices]
         if all(found):
             alike = [problems for problems, each in zip(found, choices, strict=True) if each["kind"] == old["kind"]]
             none_fits = f"{place or 'it'} was {_word(old)} and cannot be that any more"

@@ -84,6 +84,10 @@ class Cluster:
             commit_interval_ms=50,
         )
 
+    def move(self, folder: Path) -> None:
+        """From here on the application has its state there."""
+        self._folder = folder
+
     def write(self, values: list[bytes]) -> None:
         for value in values:
             self._producer.produce(f"{self.name}-in", value)

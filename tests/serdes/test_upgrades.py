@@ -10,9 +10,9 @@ import pytest
 
 from streamlib import Materialized, StreamsBuilder
 from streamlib.errors import TopologyError
+from streamlib.row_versions import upgrades, upgrades_of
 from streamlib.serdes import MsgspecSerde, Place, Serde, Serdes
 from streamlib.testing import TopologyTestDriver
-from streamlib.upgrades import upgrades, upgrades_of
 
 STORE = Place(topic="app-totals-changelog", is_internal=True)
 FORMS = [Serdes.json, Serdes.msgpack]
@@ -59,6 +59,12 @@ def test_topics_that_others_read_have_no_versions(form: Any) -> None:
     assert serde.encode(Second(1)) == form(dict).encode({"cents": 1})
     with pytest.raises(msgspec.ValidationError):
         serde.decode(form(dict).encode({"amount": 1.5}))  # what others write is not taken for an old row
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_keys_have_no_versions(form: Any) -> None:
+    key = form(Second).at(Place(topic="app-by-repartition", is_key=True, is_internal=True))
+    assert key.encode(Second(1)) == form(dict).encode({"cents": 1})
 
 
 @pytest.mark.parametrize("form", FORMS)
