@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote, urlsplit
 import msgspec
 import urllib3
 from urllib3.exceptions import HTTPError
-from urllib3.util import Retry, Timeout
+from urllib3.util import Timeout
 
 from streamlib.errors import ConfigError, SchemaRegistryError, SchemaRegistryUnavailableError
 from streamlib.schemas.schema import Reference, Registered, Schema, SchemaType, UnknownSchemaError
@@ -78,7 +78,8 @@ class HttpClient:
         self._basic = basic_auth or in_url
         self._token = bearer_token
         self._timeout_s = timeout_s
-        self._pool = urllib3.PoolManager(ssl_context=ssl_context, retries=Retry(0, redirect=3, raise_on_redirect=False))
+        # We repeat on our own; and nobody is followed elsewhere, with our password.
+        self._pool = urllib3.PoolManager(ssl_context=ssl_context, retries=False)
 
     @property
     def address(self) -> str:

@@ -121,7 +121,7 @@ class SchemaRegistry:
         self._use_latest_version = latest
         self._strategy = strategy
         self._schemas: dict[int, Schema] = {}
-        self._unknown: dict[int, tuple[float, UnknownSchemaError]] = {}  # until when an id is taken for unknown
+        self._unknown: dict[int, tuple[float, str]] = {}  # until when an id is taken for unknown, and why
 
     def __repr__(self) -> str:
         return f"SchemaRegistry({self._client.address!r})"
@@ -292,18 +292,18 @@ class SchemaRegistry:
         if (known := self._schemas.get(schema_id)) is not None:
             return known
         if (unknown := self._unknown.get(schema_id)) is not None and unknown[0] > time.monotonic():
-            raise unknown[1]
+            raise UnknownSchemaError(unknown[1])
         try:
             schema = self._schemas[schema_id] = self._client.by_id(schema_id)
         except UnknownSchemaError as error:
-            refused = UnknownSchemaError(
+            why = (
                 f"schema id {schema_id} is not in {self!r}: {error}: was the record written with another registry, or "
                 "was the schema deleted for good?"
             )
             if len(self._unknown) > 1000:  # bytes of another kind, taken for ids
                 self._unknown.clear()
-            self._unknown[schema_id] = time.monotonic() + UNKNOWN_FOR_S, refused
-            raise refused from error
+            self._unknown[schema_id] = time.monotonic() + UNKNOWN_FOR_S, why
+            raise UnknownSchemaError(why) from error
         except SchemaRegistryError as error:
             error.args = (f"schema id {schema_id}: {error}",)
             raise

@@ -46,6 +46,11 @@ class Dog(msgspec.Struct, tag=True):
     lives: int
 
 
+class Tree(msgspec.Struct):
+    number: int
+    children: list[Tree] = []
+
+
 class Everything(msgspec.Struct, rename="camel"):
     user_name: str
     cents: int
@@ -91,6 +96,18 @@ def test_every_kind_of_value_comes_back(form: str) -> None:
     data = serde.encode(EVERYTHING)
     assert data[:5] == header(1)
     assert serde.decode(data) == EVERYTHING
+
+
+@pytest.mark.parametrize("form", ["avro", "json_schema"])
+def test_structs_with_tags_are_told_apart(form: str) -> None:
+    serde = placed(getattr(SchemaRegistry.in_memory(), form)(Cat | Dog))
+    for pet in (Cat(9), Dog(9)):
+        assert serde.decode(serde.encode(pet)) == pet
+
+
+def test_a_type_that_contains_itself_comes_back() -> None:
+    serde = placed(SchemaRegistry.in_memory().avro(Tree, namespace="shop"))
+    assert serde.decode(serde.encode(Tree(1, [Tree(2)]))) == Tree(1, [Tree(2)])
 
 
 def test_messages_come_back(shop_pb2: Any) -> None:
