@@ -59,12 +59,12 @@ class JsonFormat:
     def reader(self, schema: Schema, client: Client) -> Read:
         load, at = msgspec.json.Decoder(self.type).decode, HEADER.size
         if not self._given:
-            return lambda data: load(memoryview(data)[at:])
+            return lambda data: load(data[at:])
         check = _validator(self._text, {}, self.type)
 
         def decode(data: bytes) -> Any:
-            check(msgspec.json.decode(memoryview(data)[at:]))
-            return load(memoryview(data)[at:])
+            check(msgspec.json.decode(data[at:]))
+            return load(data[at:])
 
         return decode
 

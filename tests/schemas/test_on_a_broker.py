@@ -20,6 +20,7 @@ from confluent_kafka.schema_registry.avro import AvroSerializer
 from confluent_kafka.serialization import MessageField, SerializationContext
 
 from streamlib import KafkaStreams, StreamsBuilder, StreamsConfig, Topology
+from streamlib.errors import SchemaRegistryUnavailableError
 from streamlib.schemas import SchemaRegistry
 from streamlib.schemas.framing import header
 from streamlib.testing.plugin import KafkaTarget
@@ -169,6 +170,16 @@ async def test_avro_in_json_and_protobuf_out_exactly_once(
         check_totals(orders, seen)
         copies = [registry.protobuf(shop_pb2.Order).decode(value) for _, value in await cluster.read("copies", 90)]
         assert sorted((copy.user, copy.cents) for copy in copies) == sorted(orders)
+
+
+async def test_an_application_does_not_start_without_its_registry(
+    kafka: KafkaTarget, unique_name: Callable[[str], str], tmp_path: Path, stub: Stub
+) -> None:
+    cluster = Cluster(kafka, unique_name("start"), tmp_path)
+    stub.on["GET"] = stub.on["POST"] = (503, "down")
+    topology = totals(SchemaRegistry(stub.url, timeout=timedelta(seconds=0.2)), cluster.name)
+    with anyio.fail_after(PATIENCE_S), pytest.raises(SchemaRegistryUnavailableError, match=f"{cluster.name}-in-value"):
+        await KafkaStreams(topology, cluster.config()).run()
 
 
 async def test_while_the_registry_is_down_nothing_is_lost_and_nothing_twice(
