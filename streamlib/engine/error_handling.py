@@ -16,7 +16,7 @@ from streamlib.engine.cursor import Cursor
 from streamlib.engine.inputs import NodeFn, SkipUndecodable
 from streamlib.engine.outbox import Outbox, Place
 from streamlib.errors import ProcessingError, SerializationError, StreamsError, registry_failure
-from streamlib.partitioning import KeyPartitioner
+from streamlib.partitioning import partitioner_for
 from streamlib.policies import DeadLetter, ErrorPolicies, ErrorPolicy, Fail, PolicyOption
 from streamlib.records import FetchedRecord, Headers, OutRecord, TaskId, TopicPartition
 
@@ -124,7 +124,7 @@ class ErrorHandling:
 def _by_raw_key(outbox: Outbox, topic: str, task_id: TaskId) -> Place:
     """By the bytes of the key as Kafka's clients do; without a key, wherever the task is."""
     slots = outbox.slots(topic)
-    partition_of = KeyPartitioner(len(slots))
+    partition_of = partitioner_for(len(slots))
     otherwise = task_id.partition % len(slots)
 
     def place(key: Any, value: Any, record: OutRecord) -> None:

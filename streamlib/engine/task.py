@@ -27,7 +27,7 @@ from streamlib.engine.compile import Compiler, children_of
 from streamlib.engine.context import OpenProcessor, TaskFacts
 from streamlib.engine.cursor import END_OF_TIME, NO_TIME, Cursor, StreamTime
 from streamlib.engine.error_handling import ErrorHandling
-from streamlib.engine.inputs import CompiledSource, Input, decode_metadata, room_for_progress
+from streamlib.engine.inputs import ENDLESS, CompiledSource, Input, Slice, decode_metadata, room_for_progress
 from streamlib.engine.operators.lookup import table_rows
 from streamlib.engine.operators.site import OpenStore, TableRows, Work
 from streamlib.engine.outbox import Outbox
@@ -350,12 +350,12 @@ class Task:
         except StreamsError:
             return True  # the time of a record cannot be had; `process` says why
 
-    def process(self, max_records: int, expired: Callable[[], bool] | None = None) -> int:
+    def process(self, max_records: int, slice_: Slice = ENDLESS) -> int:
         """Process up to `max_records`, always from the input whose next record is the oldest; returns how many,
         with those that were dropped.
 
         Each goes through all nodes before the next, and then through the punctuators of stream time it made due.
-        `expired` is asked after each record and ends the slice.
+        Ends when the slice is over.
 
         Raises:
             SerializationError: a record cannot be decoded, or a result cannot be encoded.
@@ -369,9 +369,9 @@ class Task:
                 queue, bound = chosen
                 if self._calls is not None and (left := min(left, self._room)) <= 0:
                     break
-                queue.run(bound, left, expired)
+                queue.run(bound, left, slice_)
                 self._punctuate_stream_time()
-                if expired is not None and expired():
+                if slice_.over:
                     break
         return self._cursor.records_in - before
 
