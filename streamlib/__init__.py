@@ -34,6 +34,8 @@ from streamlib.errors import (
     KafkaError,
     LockError,
     ProcessingError,
+    SchemaRegistryError,
+    SchemaRegistryUnavailableError,
     SerializationError,
     StateStoreError,
     StreamsError,
@@ -44,6 +46,7 @@ from streamlib.errors import (
 from streamlib.policies import DeadLetter, Fail, Skip
 from streamlib.records import FixedKeyRecord, Record, RecordMetadata, TopicPartition
 from streamlib.restore_listener import RestoreListener
+from streamlib.row_versions import upgrades
 from streamlib.serdes import Serde, Serdes
 from streamlib.state.versioned import VersionedRecord
 from streamlib.topology.topology import Topology
@@ -97,6 +100,8 @@ __all__ = [
     "Record",
     "RecordMetadata",
     "RestoreListener",
+    "SchemaRegistryError",
+    "SchemaRegistryUnavailableError",
     "Serde",
     "Serdes",
     "SerializationError",
@@ -129,4 +134,5 @@ __all__ = [
     "record_metadata",
     "session_windowed",
     "time_windowed",
+    "upgrades",
 ]

@@ -15,7 +15,7 @@ from typing import Any
 from streamlib.engine.cursor import Cursor
 from streamlib.engine.inputs import NodeFn, SkipUndecodable
 from streamlib.engine.outbox import Outbox, Place
-from streamlib.errors import ProcessingError, SerializationError, StreamsError
+from streamlib.errors import ProcessingError, SerializationError, StreamsError, registry_failure
 from streamlib.partitioning import partitioner_for
 from streamlib.policies import DeadLetter, ErrorPolicies, ErrorPolicy, Fail, PolicyOption
 from streamlib.records import FetchedRecord, Headers, OutRecord, TaskId, TopicPartition
@@ -97,6 +97,8 @@ class ErrorHandling:
         self, policy: ErrorPolicy, error: StreamsError, partition: TopicPartition | None, record: FetchedRecord | None
     ) -> None:
         """Go on without a record; in a punctuator there is none."""
+        if (failure := registry_failure(error)) is not None:
+            raise failure
         self._cursor.dropped += 1
         if partition is None or record is None:
             self._log.warn(f"task {self._task_id} goes on after an error in a punctuator: {error}")

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from streamlib.engine.cursor import NO_TIME, Cursor
 from streamlib.engine.progress import Progress, decode_progress, encode_progress
-from streamlib.errors import ProcessingError, SerializationError, TopologyError
+from streamlib.errors import ProcessingError, SchemaRegistryError, SerializationError, TopologyError
 from streamlib.records import FetchedBatch, FetchedRecord, Headers, OffsetAndMetadata, TopicPartition
 from streamlib.serdes import Serde
 from streamlib.topology.nodes import TimestampExtractor
@@ -300,7 +300,11 @@ class Input:
 
         Raises:
             SerializationError: it is not.
+            SchemaRegistryError: it could not be tried.
         """
+        if isinstance(error, SchemaRegistryError):
+            error.args = (f"{error} [reading {self.partition.at(record.offset)}]",)
+            raise error
         failure = self._undecodable(record, error)
         failure.__cause__ = error
         if self._source.skip is None:

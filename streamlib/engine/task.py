@@ -15,7 +15,7 @@ for the next commit, and goes down with this one if that fails. After an error t
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
 from functools import partial
 from itertools import chain, compress, count, dropwhile
@@ -35,13 +35,13 @@ from streamlib.engine.plan import Plan
 from streamlib.engine.punctuation import Punctuation
 from streamlib.engine.reach import finishes_at_once
 from streamlib.engine.record_cache import CacheBudget, RecordCache
-from streamlib.errors import ProcessingError, StateStoreError, StreamsError
+from streamlib.errors import ProcessingError, SchemaRegistryError, StateStoreError, StreamsError, registry_failure
 from streamlib.policies import DeadLetter, ErrorPolicies
-from streamlib.records import FetchedBatch, OffsetAndMetadata, OutRecord, TaskId, TopicPartition
+from streamlib.records import FetchedBatch, FetchedRecord, OffsetAndMetadata, OutRecord, TaskId, TopicPartition
 from streamlib.state.backend import Backend
 from streamlib.state.overlay import DEFAULT_MAX_VALUE_BYTES
 from streamlib.state.segments import Segments
-from streamlib.state.stores import open_overlay, open_rows, restored_rows
+from streamlib.state.stores import first_unreadable, open_overlay, open_rows, reads_values, restored_rows
 from streamlib.topology.nodes import SourceNode, StoreSpec
 
 log = logging.getLogger(__name__)
@@ -153,6 +153,7 @@ class Task:
         self._global_stores = global_stores or {}
         self._cache_budget = cache_budget if cache_budget is not None and cache_budget.max_bytes > 0 else None
         self._policies = policies or ErrorPolicies()
+        self._unreadable: dict[str, StateStoreError] = {}  # by store: the first row that it cannot read
         self._changelog_of = {store: partition for partition, store in self.changelogs.items()}
         self._store_positions = backend.positions()
         self._learnt_partitions: dict[str, int] = {}
@@ -176,7 +177,8 @@ class Task:
     def restore(self, batch: FetchedBatch, *, bulk: bool = False) -> int:
         """Write a batch of committed changelog records to its store, with the new position; returns how many.
 
-        In bulk a crash may take some back, and `settled` has to hold before the task starts.
+        In bulk a crash may take some back, and `settled` has to hold before the task starts. From a row on that the
+        store cannot read nothing is written any more: `start` says why, and the next one to try begins at that row.
 
         Raises:
             StateStoreError: a record has no key.
@@ -185,9 +187,14 @@ class Task:
         assert not self._stores, f"task {self.id}: restore with uncommitted writes"
         name = self.changelogs[batch.partition]
         position = self._store_positions.get(name, 0)
-        records = dropwhile(lambda record: record.offset < position, batch.records())
+        records: Iterator[FetchedRecord] = dropwhile(lambda record: record.offset < position, batch.records())
         tally = count(1)
         changes = {}
+        if reads_values(spec := self._specs[name]):
+            records = self._readable(spec, batch.partition, list(records))
+        if name in self._unreadable:
+            self._store_positions[name] = batch.next_offset
+            return 0
         if (first := next(records, None)) is not None:
             counted = compress(chain((first,), records), tally)
             try:
@@ -202,6 +209,19 @@ class Task:
         self.records_restored += restored
         return restored
 
+    def _readable(
+        self, spec: StoreSpec, changelog: TopicPartition, records: list[FetchedRecord]
+    ) -> Iterator[FetchedRecord]:
+        """The records, after their values have been looked at."""
+        if spec.name not in self._unreadable and (found := first_unreadable(spec, records)) is not None:
+            record, error = found
+            self._unreadable[spec.name] = StateStoreError(
+                f"store {spec.name}: the row in {changelog.at(record.offset)} cannot be read as {spec.value.name}: "
+                f"{error}: declare how older values are upgraded, @upgrades(...), or keep the new ones in a store of "
+                "another name"
+            )
+        return iter(records)
+
     def settled(self) -> bool:
         """Whether what was restored in bulk is safe; it is brought to disk meanwhile, without waiting."""
         return self.backend.settle()
@@ -213,6 +233,7 @@ class Task:
     def restore_positions(self) -> dict[TopicPartition, int | None]:
         """For each changelog partition, the offset its store is complete up to; None if nothing is stored."""
         self._store_positions = self.backend.positions()
+        self._unreadable = {}
         return self.positions_stored()
 
     def start(self, committed: Mapping[TopicPartition, OffsetAndMetadata], reset: Mapping[TopicPartition, int]) -> None:
@@ -220,9 +241,12 @@ class Task:
 
         Raises:
             ProcessingError: a processor's `init` raised.
+            StateStoreError: a store cannot read its rows.
             TopologyError: the topology cannot be compiled.
         """
         assert self._phase is Phase.CREATED, f"task {self.id}: start while {self._phase.value}"
+        for unreadable in self._unreadable.values():
+            raise unreadable
         self._cursor = Cursor()
         self._cursor.stream_time = _partition_time(committed)
         self._outbox = Outbox({**self._plan.partition_counts, **self._learnt_partitions})
@@ -416,6 +440,8 @@ class Task:
         self._phase = Phase.FAILED
         if isinstance(error, StreamsError):
             self._locate(error)
+        if (failure := registry_failure(error)) is not None and failure is not error:
+            raise failure from None  # whatever it was taken for on the way: no record is to blame
 
     def _next(self, now_ms: int | None) -> tuple[Input, int] | None:
         """The input to process from, and the timestamp up to which it stays the one; None if there is nothing to do
@@ -462,6 +488,8 @@ class Task:
         partition, record = self._cursor.partition, self._cursor.record
         if partition is None or record is None or getattr(error, "offset", None) is not None:
             return
+        if isinstance(error, SchemaRegistryError):
+            return  # says its place itself
         error.args = (f"{error} [while processing {partition.at(record.offset)}]",)
         if isinstance(error, ProcessingError):
             error.topic, error.partition, error.offset = *partition, record.offset

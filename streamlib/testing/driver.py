@@ -25,7 +25,7 @@ from streamlib.engine.record_cache import CacheBudget
 from streamlib.engine.task import NEVER_WAIT, Task
 from streamlib.errors import StreamsError, TopologyError
 from streamlib.records import Headers, OffsetAndMetadata, OutRecord, Record, TaskId, TopicPartition
-from streamlib.serdes import Serde, serde_for
+from streamlib.serdes import Place, Serde, serde_for
 from streamlib.state.backend import Backend
 from streamlib.state.codec import ValueAndTimestamp
 from streamlib.state.memory import InMemoryBackend
@@ -143,7 +143,7 @@ class TopologyTestDriver:
         """
         if name not in self._read_topics:
             self._learn_topic(name)
-        return TestInputTopic(self, name, _serde(key), _serde(value))
+        return TestInputTopic(self, name, *_serdes(name, key, value))
 
     def output_topic(self, name: str, *, key: Any = None, value: Any = None) -> TestOutputTopic[Any, Any]:
         """A topic to read what the topology has written, from the first record on. Without types, bytes.
@@ -152,7 +152,8 @@ class TopologyTestDriver:
         topology writes them. Where it does not say either, windows end at `END_OF_TIME_MS`, unless the key is given as
         `time_windowed(str, size_ms)`.
         """
-        return TestOutputTopic(name, self._log, self._key_serde(name, _serde(key)), _serde(value))
+        keys, values = _serdes(name, self._key_serde(name, _serde(key)), value)
+        return TestOutputTopic(name, self._log, keys, values)
 
     def _key_serde(self, topic: str, key: Serde[Any]) -> Serde[Any]:
         """The serde of a topic's keys; of windowed ones that of the sink which writes it, if the keys inside are the
@@ -540,6 +541,12 @@ class _Batch(NamedTuple):
 
     def records(self) -> Sequence[_Fetched]:
         return self.fetched
+
+
+def _serdes(topic: str, *kinds: Any) -> list[Serde[Any]]:
+    """Those of a topic's keys and values."""
+    places = (Place(topic=topic, is_key=True), Place(topic=topic))
+    return [_serde(kind).at(place) for kind, place in zip(kinds, places, strict=True)]
 
 
 def _serde(kind: Any) -> Serde[Any]:

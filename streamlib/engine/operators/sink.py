@@ -8,7 +8,10 @@ while, then to the next (KIP-480's sticky partitions, without chance in it).
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
+
+import msgspec
 
 from streamlib.engine.inputs import NodeFn
 from streamlib.engine.operators.site import Work, short, user_error
@@ -16,6 +19,8 @@ from streamlib.engine.outbox import Place
 from streamlib.errors import ProcessingError, SerializationError
 from streamlib.partitioning import partitioner_for
 from streamlib.records import Headers, OutRecord
+from streamlib.serdes import Place as AtTopic
+from streamlib.serdes import PlacedSerde
 from streamlib.topology.nodes import SinkNode
 from streamlib.windows import window_bytes
 
@@ -95,7 +100,7 @@ def _topic_chooser(node: SinkNode, topic: str | None, work: Work) -> Callable[[A
 
 def _topic_per_record(node: SinkNode, work: Work, choose: Callable[[Any, Any, int], str]) -> NodeFn:
     """The topic is the user's choice, or its partitions are not known yet: then records wait, in order."""
-    outbox, encode = work.outbox, _encoder(node)
+    outbox, encoder_of = work.outbox, _encoders(node)
     places: dict[str, Place] = {}
 
     def place_for(topic: str) -> Place:
@@ -105,7 +110,7 @@ def _topic_per_record(node: SinkNode, work: Work, choose: Callable[[Any, Any, in
 
     def sink(key: Any, value: Any, timestamp: int, headers: Headers) -> None:
         topic = choose(key, value, timestamp)
-        record = encode(key, value, timestamp, headers)
+        record = encoder_of(topic)(key, value, timestamp, headers)
         if outbox.knows(topic):
             place_for(topic)(key, value, record)
         else:
@@ -155,6 +160,20 @@ def _sticky(count: int, first: int) -> Callable[[], int]:
         return partition
 
     return choose
+
+
+def _encoders(node: SinkNode) -> Callable[[str], Callable[[Any, Any, int, Headers], OutRecord]]:
+    """f(topic) -> the encoder of its records. Most serdes write the same to every topic."""
+    encode = _encoder(node)
+    if isinstance(node.topic, str) or not any(isinstance(each, PlacedSerde) for each in (node.key, node.value)):
+        return lambda topic: encode
+
+    @cache
+    def of(topic: str) -> Callable[[Any, Any, int, Headers], OutRecord]:
+        key, value = node.key.at(AtTopic(topic=topic, is_key=True)), node.value.at(AtTopic(topic=topic))
+        return _encoder(msgspec.structs.replace(node, key=key, value=value))
+
+    return of
 
 
 def _encoder(node: SinkNode) -> Callable[[Any, Any, int, Headers], OutRecord]:
