@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from streamlib.errors import TopologyError
+from streamlib.policies import PolicyOption
 from streamlib.serdes import Serde
 from streamlib.topology.builder import TopologyBuilder
 from streamlib.topology.nodes import Partitioner, ProcessorNode, RepartitionTopic, SinkNode, SourceNode
@@ -34,9 +35,13 @@ class Point(msgspec.Struct, frozen=True):
     sources: frozenset[str]
     rekeyed: bool = False
 
-    def then(self, name: str, operator: Operator, *stores: str, **changes: Any) -> Point:
-        """Attach a processor; `changes` are what is different after it."""
-        self.builder.add(ProcessorNode(name=name, operator=operator, parents=(self.node,), stores=stores))
+    def then(
+        self, name: str, operator: Operator, *stores: str, on_error: PolicyOption | None = None, **changes: Any
+    ) -> Point:
+        """Attach a processor; `on_error` is what it does with records that fail, `changes` what is different after
+        it."""
+        node = ProcessorNode(name=name, operator=operator, parents=(self.node,), stores=stores, on_error=on_error)
+        self.builder.add(node)
         return msgspec.structs.replace(self, node=name, **changes)
 
 

@@ -660,8 +660,9 @@ def test_types_come_from_what_is_returned_in_the_end() -> None:
 class World:
     """A task, what is committed of it, and a log to read; a crash leaves only what is committed."""
 
-    def __init__(self, make: Make, records: list[tuple[str, str]]) -> None:
+    def __init__(self, make: Make, records: list[tuple[str, str]], **options: Any) -> None:
         self._make = make
+        self._options = options
         self._rows = [(key, value, n) for n, (key, value) in enumerate(records)]
         self._backend = InMemoryBackend()
         self._ends: dict[TopicPartition, int] = {}
@@ -671,7 +672,7 @@ class World:
         self._start()
 
     def _start(self) -> None:
-        self.task = unstarted(self._make, self._backend)
+        self.task = unstarted(self._make, self._backend, **self._options)
         self.task.start(self._committed, {} if self._committed else {INPUT: 0})
         self.fetched = self.task.positions()[INPUT]
         self.under_way: list[Call] = []
