@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -14,6 +14,10 @@ from streamlib.topology.nodes import Partitioner, ProcessorNode, RepartitionTopi
 from streamlib.topology.operators import DropNullKeys, Operator
 
 REPARTITION_SUFFIX = "-repartition"
+
+
+Called: TypeAlias = tuple[str | None, PolicyOption | None]
+"""A node's name, if the user gave one, and its policy at errors, if it has one of its own."""
 
 
 class Point(msgspec.Struct, frozen=True):

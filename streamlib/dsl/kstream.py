@@ -18,7 +18,7 @@ from streamlib.dsl.functions import (
     returns_pairs,
     serde_of,
 )
-from streamlib.dsl.graph import Point, RepartitionOptions, check_same_builder, repartitioned
+from streamlib.dsl.graph import Called, Point, RepartitionOptions, check_same_builder, repartitioned
 from streamlib.dsl.joining import Joining
 from streamlib.dsl.materialized import Materialized, StoreOption
 from streamlib.dsl.processing import processed
@@ -683,11 +683,10 @@ class KStream(Joining[K, V]):
         self,
         prefix: str,
         operator: op.Operator,
-        called: tuple[str | None, PolicyOption | None],
+        called: Called,
         hints: tuple[Hint, Hint],
         returned: tuple[Hint, Hint],
     ) -> KStream[Any, Any]:
-        """`called`: the node's name, and its policy."""
         key = serde_of(hints[0], self._point.key, returned[0])
         value = serde_of(hints[1], self._point.value, returned[1])
         return self._next(prefix, operator, *called, key=key, value=value, rekeyed=True)

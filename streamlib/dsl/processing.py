@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from streamlib.dsl.graph import Point
-from streamlib.policies import PolicyOption
+from streamlib.dsl.graph import Called, Point
 from streamlib.topology import operators as op
 from streamlib.topology.checks import check_policy, check_topic_name
 from streamlib.topology.functions import processor_supplier, supplied_stores
@@ -17,13 +16,12 @@ def processed(
     point: Point,
     supplier: Callable[[], Any],
     stores: Sequence[str | StoreSpec],
-    called: tuple[str | None, PolicyOption | None],
+    called: Called,
     *,
     keeps_key: bool,
     **changes: Any,
 ) -> Point:
-    """Attach a processor to a point, with the stores it is given and those its supplier brings along. `called`: the
-    node's name, and its policy.
+    """Attach a processor to a point, with the stores it is given and those its supplier brings along.
 
     Raises:
         TopologyError: it is no supplier, or something else than stores was given.
