@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Literal, TypeAlias, assert_never
@@ -162,7 +163,9 @@ def is_policy(option: object, *, retry: bool = True) -> bool:
         return retry
     if isinstance(option, type):
         return False  # `Skip` for `Skip()`
-    return isinstance(option, Fail | Skip | DeadLetter) or option in ("fail", "skip") or callable(option)
+    if isinstance(option, Fail | Skip | DeadLetter) or option in ("fail", "skip"):
+        return True
+    return callable(option) and not inspect.iscoroutinefunction(option)
 
 
 def may_write(policy: Resolved) -> bool:

@@ -22,6 +22,7 @@ import msgspec
 from streamlib.engine.calls import Call, Calls, Line, Wait
 from streamlib.engine.cursor import Cursor
 from streamlib.engine.inputs import NodeFn, SkipUndecodable
+from streamlib.engine.operators.sink import batch_bytes
 from streamlib.engine.outbox import Outbox, Place
 from streamlib.engine.retries import may_retry, waiting_in_line
 from streamlib.errors import ProcessingError, SerializationError, StreamsError
@@ -43,6 +44,8 @@ from streamlib.topology.nodes import Node, ProcessorNode, SinkNode, SourceNode
 from streamlib.topology.operators import CallOptions
 
 log = logging.getLogger(__name__)
+
+_PREFIX = "__streams.errors."
 
 LOG_INTERVAL_MS = 10_000
 """A flood of bad records is not to become a flood of log lines."""
@@ -70,7 +73,7 @@ class ErrorHandling:
         cursor: tells the record in process; counts the dropped ones.
         outbox: takes dead letters.
         now_ms: the wall clock.
-        dead_letters: whether they are written; else they are only skipped.
+        dead_letters: the largest record that can be written; None: they are only skipped.
     """
 
     def __init__(
@@ -81,8 +84,7 @@ class ErrorHandling:
         cursor: Cursor,
         outbox: Outbox,
         now_ms: Callable[[], int],
-        *,
-        dead_letters: bool = True,
+        dead_letters: int | None,
     ) -> None:
         self._policies = policies
         self._of_functions = {
@@ -225,7 +227,10 @@ class ErrorHandling:
             return policy
         if failure.last or failure.retries >= len(policy.delays):
             return self._policies.last_resort(policy.then)
-        return Wait(policy.delays[failure.retries].total_seconds() * 1000, policy.jitter)
+        delay_s = policy.delays[failure.retries].total_seconds()
+        what = f"task {self._task_id} tries node {failure.node} again in {delay_s:g} s"
+        self._log.warn(f"{what}: {_cause(failure)!r}{_place(failure)}")
+        return Wait(delay_s * 1000, policy.jitter)
 
     def _asked(self, function: PolicyFunction, failure: _Failure) -> LastResort | Retry:
         """What the user's function decides.
@@ -258,12 +263,12 @@ class ErrorHandling:
         if partition is None or record is None:
             self._log.warn(f"task {self._task_id} goes on after an error in a punctuator: {error}")
             return
-        place = "" if failure.stage == "deserialization" else f" [{partition.at(record.offset)}]"
+        place = "" if failure.stage == "deserialization" else _place(failure)
         self._log.warn(f"task {self._task_id} skips a record: {error}{place}")
-        if isinstance(decision, DeadLetter) and self._dead_letters:
+        if isinstance(decision, DeadLetter) and self._dead_letters is not None:
             assert decision.topic is not None, "a policy at work names its topic"
             beyond = {"node": failure.node, "application": self._policies.application_id}
-            self._send(decision.topic, dead_letter(partition, record, error, beyond))
+            self._send(decision.topic, _fitting(dead_letter(partition, record, error, beyond), self._dead_letters))
 
     def _send(self, topic: str, record: OutRecord) -> None:
         if self._outbox.knows(topic):
@@ -293,10 +298,21 @@ def _of_call(call: Call, error: Exception) -> _Failure:
     return _Failure(error, "processing", call.line.name, call.partition, call.record, call.retries, call.last)
 
 
-def _told(failure: _Failure, task_id: TaskId) -> FailedRecord:
+def _place(failure: _Failure) -> str:
+    if failure.partition is None or failure.record is None:
+        return ""
+    return f" [{failure.partition.at(failure.record.offset)}]"
+
+
+def _cause(failure: _Failure) -> Exception:
+    """What the user's function, or a serde, raised."""
     cause = failure.error.__cause__ if isinstance(failure.error, StreamsError) else None
+    return cause if isinstance(cause, Exception) else failure.error
+
+
+def _told(failure: _Failure, task_id: TaskId) -> FailedRecord:
     told = FailedRecord(
-        error=cause if isinstance(cause, Exception) else failure.error,
+        error=_cause(failure),
         stage=failure.stage,
         node=failure.node,
         retries=failure.retries,
@@ -334,8 +350,18 @@ def dead_letter(
         "offset": str(record.offset),
         **beyond,
     }
-    headers = (*record.headers, *((f"__streams.errors.{name}", text.encode()) for name, text in told.items()))
+    headers = (*record.headers, *((f"{_PREFIX}{name}", text.encode()) for name, text in told.items()))
     return record.key, record.value, record.timestamp, headers
+
+
+def _fitting(letter: OutRecord, most_bytes: int) -> OutRecord:
+    """What was read may be about as large as can be written: then long texts are left out."""
+    key, value, timestamp, headers = letter
+    for name in ("stacktrace", "message"):
+        if batch_bytes((key, value, timestamp, headers)) <= most_bytes:
+            break
+        headers = tuple(header for header in headers if header[0] != f"{_PREFIX}{name}")
+    return key, value, timestamp, headers
 
 
 class _RateLimitedLog:

@@ -86,7 +86,7 @@ class GlobalState:
             self._cursor,
             outbox,
             self._now_ms,
-            dead_letters=False,
+            dead_letters=None,
         )
         work = Work(
             self._cursor,

@@ -226,7 +226,9 @@ class Task:
         self._cursor.stream_time = _partition_time(committed)
         self._outbox = Outbox({**self._plan.partition_counts, **self._learnt_partitions})
         nodes = self._plan.nodes(self.id)
-        errors = ErrorHandling(self._policies, nodes, self.id, self._cursor, self._outbox, self._now_ms)
+        errors = ErrorHandling(
+            self._policies, nodes, self.id, self._cursor, self._outbox, self._now_ms, self._max_value_bytes
+        )
         self._punctuation = Punctuation(self._cursor, self._now_ms, errors.in_punctuator)
         self._stores = {name: self._open(spec) for name, spec in self._specs.items()}
         self._stream_times = _stream_times(committed)

@@ -111,6 +111,17 @@ def test_a_dead_letter_is_the_record_as_it_was_and_tells_where_and_why() -> None
     assert b"Traceback" in stacktrace
 
 
+def test_a_dead_letter_about_as_large_as_can_be_goes_without_long_texts() -> None:
+    builder = StreamsBuilder()
+    builder.stream("in", key=str, value=int).to("out")
+    config = StreamsConfig(application_id="app", on_deserialization_error=DEAD, max_request_size=2_000)
+    with TopologyTestDriver(builder.build(), config=config) as driver:
+        pipe(driver, b"x" * 1_400, b"x" * 100)
+        (_, large, _, without), (_, _, _, whole) = dead(driver)
+    assert large == b"x" * 1_400
+    assert whole.keys() - without.keys() == {"__streams.errors.stacktrace"}
+
+
 def test_a_source_may_differ_from_the_configuration() -> None:
     def steps(builder: StreamsBuilder) -> None:
         builder.stream("lenient", key=str, value=int, on_deserialization_error=DEAD).to("out")
@@ -465,5 +476,14 @@ def test_a_policy_is_named_when_it_is_none() -> None:
         StreamsConfig.load({"application_id": "app", "on_processing_error": "drop"}, env={})
     with pytest.raises(ConfigError, match=r"on_deserialization_error has to be 'fail', 'skip' or a policy .*, not 5"):
         StreamsConfig(application_id="app", on_deserialization_error=5)  # type: ignore[arg-type]
+    with pytest.raises(
+        TopologyError, match=r"on_deserialization_error is 'fail', 'skip' or a policy .*, not <function"
+    ):
+        StreamsBuilder().stream("in", on_deserialization_error=_awaited)  # type: ignore[arg-type]
+    with pytest.raises(TopologyError, match=r"map: on_error is 'fail', 'skip' or a policy .*, not <class"):
+        StreamsBuilder().stream("in").map(lambda key, value: (key, value), on_error=Skip, name="map")
     with pytest.raises(TopologyError, match=r"on_deserialization_error is 'fail', 'skip' or a policy .*, not 5"):
         StreamsBuilder().stream("in", on_deserialization_error=5)  # type: ignore[call-overload]
+
+
+async def _awaited(failed: FailedRecord) -> Any: ...
