@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextvars import copy_context
 from datetime import timedelta
 from typing import Any
 
@@ -21,7 +22,7 @@ from streamlib import (
     StreamsConfig,
     TopologyError,
 )
-from streamlib.engine.calls import DEEPEST, MOST_PENDING, Call
+from streamlib.engine.calls import DEEPEST, MOST_PENDING, Answer, Call
 from streamlib.engine.plan import dead_letter_topics
 from streamlib.engine.task import Task
 from streamlib.policies import ErrorPolicies
@@ -373,12 +374,28 @@ def _retried_and_awaited(stream: Any) -> Any:
     return _retried_alone(stream).map_values(Flaky().awaited, on_error=TWICE, concurrency=2)
 
 
+def _awaited_in_line(stream: Any) -> Any:
+    return stream.map_values(Flaky().awaited, on_error=TWICE, concurrency=3, ordered="partition")
+
+
+def at_once(call: Call) -> Answer:
+    """The answer of a function that awaits nothing."""
+    try:
+        copy_context().run(call.answer().send, None)
+    except StopIteration as done:
+        answer: Answer = done.value
+        return answer
+    raise AssertionError("it awaits something")
+
+
 def _retried_beside(stream: Any) -> Any:
     stream.to("dead")  # some topic that is there
     return _retried_alone(stream)
 
 
-@pytest.mark.parametrize("make", [_retried_alone, _retried_twice, _retried_and_awaited, _retried_beside])
+@pytest.mark.parametrize(
+    "make", [_retried_alone, _retried_twice, _retried_and_awaited, _awaited_in_line, _retried_beside]
+)
 @settings(max_examples=60, deadline=None)
 @given(
     keys=st.lists(st.sampled_from("abc"), max_size=40), steps=st.lists(STEPS, max_size=120), failing=st.integers(1, 4)
@@ -387,7 +404,7 @@ def test_effects_are_once_whatever_is_tried_again_and_crashes(
     make: Make, keys: list[str], steps: list[tuple[str, int | None]], failing: int
 ) -> None:
     records = [(key, f"{number}-{2 if number % failing == 0 else 0}") for number, key in enumerate(keys)]
-    world = World(make, records)
+    world = World(make, records, at_once)
     run(world, steps)
     expected: dict[str, list[str]] = {}
     for key, value in records:
@@ -417,7 +434,7 @@ def test_stores_are_written_once_whatever_is_tried_again_and_crashes(
     make: Make, keys: list[str], steps: list[tuple[str, int | None]]
 ) -> None:
     records = [(key, f"{number}-{number % 3}") for number, key in enumerate(keys)]
-    world = World(make, records, policies=ErrorPolicies(on_processing_error=TWICE))
+    world = World(make, records, at_once, policies=ErrorPolicies(on_processing_error=TWICE))
     run(world, steps)
     assert world.by_key == {key: [str(n + 1) for n in range(keys.count(key))] for key in set(keys)}
 
