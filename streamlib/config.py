@@ -295,7 +295,7 @@ def _dotted(table: Mapping[str, Any]) -> dict[str, Any]:
     """`commit.interval.ms = 50` is three nested tables in TOML; here it is a name again."""
     found: dict[str, Any] = {}
     for name, value in table.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and name not in _POLICIES:
             found |= {f"{name}.{rest}": inner for rest, inner in _dotted(value).items()}
         else:
             found[name] = value

@@ -386,6 +386,7 @@ class Calls:
         """Go on with the calls whose turn it is now that this one has its answer."""
         line, cursor = call.line, self._cursor
         line.started -= 1
+        cursor.partition, cursor.record = call.partition, call.record
         decided = line.again(call, answer)
         if isinstance(decided, Wait):
             self._again(call, decided)

@@ -229,7 +229,7 @@ class ErrorHandling:
             return self._policies.last_resort(policy.then)
         delay_s = policy.delays[failure.retries].total_seconds()
         what = f"task {self._task_id} tries node {failure.node} again in {delay_s:g} s"
-        self._log.warn(f"{what}: {_cause(failure)!r}{_place(failure)}")
+        self._log.warn(f"{what}: {_cause(failure)!r}{_where(failure)}")
         return Wait(delay_s * 1000, policy.jitter)
 
     def _asked(self, function: PolicyFunction, failure: _Failure) -> LastResort | Retry:
@@ -263,7 +263,7 @@ class ErrorHandling:
         if partition is None or record is None:
             self._log.warn(f"task {self._task_id} goes on after an error in a punctuator: {error}")
             return
-        place = "" if failure.stage == "deserialization" else _place(failure)
+        place = "" if failure.stage == "deserialization" else _where(failure)
         self._log.warn(f"task {self._task_id} skips a record: {error}{place}")
         if isinstance(decision, DeadLetter) and self._dead_letters is not None:
             assert decision.topic is not None, "a policy at work names its topic"
@@ -298,7 +298,7 @@ def _of_call(call: Call, error: Exception) -> _Failure:
     return _Failure(error, "processing", call.line.name, call.partition, call.record, call.retries, call.last)
 
 
-def _place(failure: _Failure) -> str:
+def _where(failure: _Failure) -> str:
     if failure.partition is None or failure.record is None:
         return ""
     return f" [{failure.partition.at(failure.record.offset)}]"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from contextvars import copy_context
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -313,6 +314,17 @@ def test_a_function_that_does_not_decide_stops_the_task(decide: Any, message: st
         fed(mapped(decide), ("a", "x1"), policies=ErrorPolicies(on_processing_error="skip"))
 
 
+def test_an_awaited_function_that_nobody_decides_about_is_named_with_its_record() -> None:
+    make = mapped(lambda failed: None, awaited=True)
+    task = fed(make, ("a", "x1"), ("b", "y1"))
+    first, second = task.take_calls()
+    assert (first.value, second.value) == ("x1", "y1")
+    with pytest.raises(
+        ProcessingError, match=r"returned None, which is no policy \[while processing topic in, .* offset 0"
+    ):
+        again(task, first)
+
+
 # -- What is refused ---------------------------------------------------------------------------------------------------
 
 
@@ -348,6 +360,20 @@ def test_a_policy_may_come_from_a_file() -> None:
     assert config.on_processing_error == Retry(TWICE.delays, then=DeadLetter("dead"))
     with pytest.raises(ConfigError, match="on_processing_error: Invalid value 'never'"):
         StreamsConfig.load({"application_id": "app", "on_processing_error": {"type": "never"}}, env={})
+
+
+def test_a_policy_with_attributes_is_a_table_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "app.toml").write_text(
+        """
+        [streamlib]
+        application.id = "app"
+        on_processing_error = { type = "retry", delays = ["PT1S", "PT5S"], then = "skip", jitter = 0 }
+        on_production_error = { type = "dead_letter", topic = "dead" }
+        """
+    )
+    config = StreamsConfig.load(file=tmp_path / "app.toml", env={})
+    assert config.on_processing_error == Retry(TWICE.delays, then="skip", jitter=0)
+    assert config.on_production_error == DeadLetter("dead")
 
 
 def test_topics_for_dead_letters_of_steps_are_known() -> None:
