@@ -206,6 +206,26 @@ async def test_what_stops_the_application_goes_on_from_there_when_it_is_mended(b
     await bed.check_dead_letters(set())
 
 
+async def test_waiting_for_longer_than_a_session_or_a_transaction_may_last_ends_neither(bed: Bed) -> None:
+    """Of one source nothing is out before the step, and it waits for 4 s; the other one's step is behind a store."""
+    free, held = (kind for kind in bed.kinds if not kind.awaited and kind.shape in ("alone", "folded"))
+    builder = StreamsBuilder()
+    free.add_to(builder, Function(mended=False), Retry([timedelta(0), timedelta(seconds=4)], then="skip", jitter=0))
+    held.add_to(builder, Function(mended=False), Retry([timedelta(hours=1)] * 3, then="skip"))
+    config = msgspec.structs.replace(bed.config, session_timeout_ms=3_000, transaction_timeout_ms=2_000)
+    with anyio.fail_after(60):
+        async with KafkaStreams(builder.build(), config) as app:
+            await bed.bench.until_all_committed(topic=held.source)
+            assert await bed.bench.committed(free.source) != await bed.bench.ends(free.source)
+            await bed.bench.until_all_committed(topic=free.source)
+            assert (app.status.redone, app.status.rebalances) == (0, 1)
+    for kind, dropped in ((free, {"bad"}), (held, {"bad", "flaky"})):
+        found = defaultdict(list)
+        for record in await bed.bench.read(kind.sink, value=str):
+            found[record.key].append(record.value)
+        assert found == dict.fromkeys(KEYS, kind.expected(dropped)), kind.name
+
+
 # -- Kills -----------------------------------------------------------------------------------------------------------
 
 
