@@ -219,7 +219,7 @@ class Topology:
             TopologyError: the name is taken, or a parent is not there or is a sink.
         """
         what = f"processor {name}"
-        check_policy(on_error, f"{what}: on_error")
+        check_policy(on_error, f"{what}: on_error", retry=True)
         operator = Process(processor_supplier(supplier, what))
         self.add(ProcessorNode(name=name, operator=operator, parents=parents, on_error=on_error))
         for store in supplied_stores(supplier, what):
