@@ -442,9 +442,11 @@ class Worker:
     # --- records ------------------------------------------------------------------------------------------------------
 
     def _take_fetched(self) -> None:
-        limit = self._config.buffered_bytes_per_partition
         running = self._tasks.running
-        self._fetcher.pause([p for task in running.values() for p in task.inputs if task.buffered_bytes_of(p) > limit])
+        inputs = [(partition, task) for task in running.values() for partition in task.inputs]
+        share = self._config.input_buffer_max_bytes // 2 // max(len(inputs), 1)
+        limit = min(self._config.buffered_bytes_per_partition, share)
+        self._fetcher.pause([partition for partition, task in inputs if task.buffered_bytes_of(partition) > limit])
         for batch in self._fetcher.take(TAKE_BYTES):
             task = running.get(self._plan.task_of(batch.partition))
             if task is not None:
