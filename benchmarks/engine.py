@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import cProfile
+import math
 import pstats
 import tempfile
 import time
@@ -23,6 +24,7 @@ from streamlib.engine.plan import make_plan
 from streamlib.engine.task import Task
 from streamlib.records import Headers, TaskId, TopicPartition
 from streamlib.rocksdb import RocksDBBackend
+from streamlib.runtime.slice_end import SliceEnd
 from streamlib.serdes import serde_for
 from streamlib.state.backend import Backend
 from streamlib.state.memory import InMemoryBackend
@@ -98,7 +100,7 @@ def run(backend: Backend, work: Sequence[Batch], partitions: int = 6) -> float:
     started = time.process_time()
     for batch in work:
         task.enqueue(batch)
-        total += task.process(SLICE_RECORDS, lambda: False)
+        total += task.process(SLICE_RECORDS, SliceEnd(_now_ms, math.inf))
         task.take_outputs()
         if total % COMMIT_RECORDS == 0:
             changes = task.seal().changelog
@@ -108,6 +110,10 @@ def run(backend: Backend, work: Sequence[Batch], partitions: int = 6) -> float:
     task.rollback()
     task.close()
     return spent / total * 1e6
+
+
+def _now_ms() -> float:
+    return time.monotonic() * 1000
 
 
 def profiled(backend: Backend, work: Sequence[Batch]) -> float:

@@ -1,10 +1,15 @@
 """Latency from a producer's call to a read_committed consumer, over rates, for both guarantees.
 
-The client that writes and reads is this process; the worker is another.
+The client that writes and reads is this process; the worker is another. With --floor the bare client does the same
+work in the worker's place, with the requests of exactly once and nothing between them (`benchmarks.relay`).
 """
 
 from __future__ import annotations
 
+import sys
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from statistics import median
 from typing import Annotated
@@ -32,6 +37,8 @@ from streamlib.cli.client import connected
 
 PARTS = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
 
+BARE_CLIENT = "bare_client"
+_NAMES = {**SHORT, BARE_CLIENT: "bare client"}
 _WARM_UP_RATE = 1_000
 _WARM_UP_SECONDS = 2.0  # of each run, for its worker
 
@@ -46,6 +53,12 @@ class Options(msgspec.Struct, frozen=True):
     partitions: int
     rounds: int
     settings: tuple[str, ...]
+    floor: bool
+
+    @property
+    def kinds(self) -> list[str]:
+        """What is compared."""
+        return [*GUARANTEES, BARE_CLIENT] if self.floor else list(GUARANTEES)
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -65,6 +78,7 @@ def main(
     partitions: Annotated[int, typer.Option(min=1)] = 4,
     rounds: Annotated[int, typer.Option(min=1, help="Runs of each rate and guarantee, in turn.")] = 1,
     compression: Annotated[str, typer.Option(help="Of what the worker writes: none, lz4, zstd ...")] = "none",
+    floor: Annotated[bool, typer.Option("--floor", help="Measure the bare client, too.")] = False,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any setting.")] = None,
     bootstrap_servers: Annotated[str | None, typer.Option(help="Use this Kafka instead of starting one.")] = None,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the figures here too.")] = None,
@@ -72,7 +86,8 @@ def main(
 ) -> None:
     """Measure the end-to-end latency of a keyed count, exactly once against at least once."""
     settings = (f"compression_type={compression}", *(set_ or []))
-    options = Options([int(rate) for rate in rates.split(",")], seconds, warm_up, keys, partitions, rounds, settings)
+    of_rates = [int(rate) for rate in rates.split(",")]
+    options = Options(of_rates, seconds, warm_up, keys, partitions, rounds, settings, floor)
     console = Console()
     with session(bootstrap_servers) as address:
         runs = run_async(_measure_all, options, address, console)
@@ -89,10 +104,10 @@ async def _measure_all(options: Options, bootstrap_servers: str, console: Consol
         runs = []
         for rate in options.rates:
             for round_ in range(options.rounds):
-                for guarantee in order_of(GUARANTEES, round_):
+                for guarantee in order_of(options.kinds, round_):
                     runs.append(await _measure(bench, guarantee, rate, options))
                     figures = "  ".join(f"{name} {ms:.1f}" for name, ms in runs[-1].ms.items())
-                    bench.say(f"{rate:>6}/s  {SHORT[guarantee]:<13}  {figures} ms")
+                    bench.say(f"{rate:>6}/s  {_NAMES[guarantee]:<13}  {figures} ms")
         return runs
 
 
@@ -107,15 +122,38 @@ async def _warm_up(bench: Bench, options: Options) -> None:
 
 async def _measure(bench: Bench, guarantee: str, rate: int, options: Options) -> Run:
     source, sink = await bench.topic("events"), await bench.topic("counts")
-    async with bench.worker(guarantee, source, sink) as supervisor:
-        await running(supervisor, options.partitions)
-        client = SteadyClient(bench, source, sink, rate=rate, keys=options.keys)
-        async with client.writing(lambda: latest(supervisor)):
-            await anyio.sleep(_WARM_UP_SECONDS + options.seconds)
+    client = SteadyClient(bench, source, sink, rate=rate, keys=options.keys)
+    if guarantee == BARE_CLIENT:
+        async with _relay(bench, source, sink):
+            await _load(client, options, lambda: None)
+    else:
+        async with bench.worker(guarantee, source, sink) as supervisor:
+            await running(supervisor, options.partitions)
+            await _load(client, options, lambda: latest(supervisor))
     warm_up = int(rate * _WARM_UP_SECONDS)
     latencies = sorted(answer.ms for answer in client.answers[warm_up:])
     await bench.connection.admin().delete_topics([source])
     return Run(guarantee, rate, len(latencies), {name: percentile(latencies, p) for name, p in PARTS.items()})
+
+
+async def _load(client: SteadyClient, options: Options, check: Callable[[], object]) -> None:
+    async with client.writing(check):
+        await anyio.sleep(_WARM_UP_SECONDS + options.seconds)
+
+
+@asynccontextmanager
+async def _relay(bench: Bench, source: str, sink: str) -> AsyncIterator[None]:
+    """The bare client in a process of its own, from when it runs."""
+    name = f"benchmark-{uuid.uuid4().hex[:8]}"
+    command = [sys.executable, "-m", "benchmarks.relay", bench.bootstrap_servers, name, source, sink]
+    async with await anyio.open_process([*command, str(bench.partitions)], stderr=None) as process:
+        assert process.stdout is not None
+        try:
+            await process.stdout.receive()  # it says that it runs
+            yield
+        finally:
+            process.kill()
+    await bench.connection.admin().delete_topics([sink, f"{name}-changelog"])
 
 
 Summary = dict[tuple[int, str], dict[str, float]]
@@ -129,7 +167,7 @@ def _medians(options: Options, runs: list[Run]) -> Summary:
             for name in PARTS
         }
         for rate in options.rates
-        for guarantee in GUARANTEES
+        for guarantee in options.kinds
     }
 
 
@@ -138,9 +176,9 @@ def _print_table(console: Console, options: Options, summary: Summary) -> None:
     for name in ("records/s", "guarantee", *PARTS):
         table.add_column(name, justify="left" if name == "guarantee" else "right")
     for rate in options.rates:
-        for guarantee in GUARANTEES:
+        for guarantee in options.kinds:
             figures = [f"{ms:.1f}" for ms in summary[rate, guarantee].values()]
-            table.add_row(f"{rate:,}", SHORT[guarantee], *figures)
+            table.add_row(f"{rate:,}", _NAMES[guarantee], *figures)
         pair = [summary[rate, guarantee] for guarantee in GUARANTEES]
         table.add_row("", "ratio", *(f"{pair[0][name] / pair[1][name]:.2f}" for name in PARTS), end_section=True)
     console.print(table)

@@ -152,7 +152,8 @@ def _print_table(console: Console, axis: str, runs: Sequence[Run]) -> None:
             continue
         speed, cpu_s, peak = (median([getattr(f, name) for f in known]) for name in Figures.__struct_fields__)
         first = first or cpu_s
-        figures = (f"{speed:,.0f}", f"{cpu_s:.1f}", f"{cpu_s / first:.2f}", f"{peak:,.0f}")
+        ratio = f"{cpu_s / first:.2f}" if first else ""  # a run may be too short for any CPU time to be seen
+        figures = (f"{speed:,.0f}", f"{cpu_s:.1f}", ratio, f"{peak:,.0f}")
         table.add_row(value, f"{own[0].records:,}", *figures)
     console.print(table)
 

@@ -82,6 +82,8 @@ class StreamsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         fetch_max_bytes: the most that one fetch brings.
         max_partition_fetch_bytes: the most that one fetch brings of one partition.
         buffered_bytes_per_partition: fetched records that wait to be processed, per partition.
+        input_buffer_max_bytes: the same for all partitions of a worker together (KIP-770), half of it in the client;
+            with many partitions each has a share of it.
         buffer_memory: produced records that wait to be acknowledged.
         batch_size: the size at which a batch of produced records is closed.
         max_request_size: the largest record, before compression.
@@ -138,6 +140,7 @@ class StreamsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     fetch_max_bytes: int = 50 * MIB
     max_partition_fetch_bytes: int = 1 * MIB
     buffered_bytes_per_partition: int = 4 * MIB
+    input_buffer_max_bytes: int = 32 * MIB
     buffer_memory: int = 32 * MIB
     batch_size: int = MIB // 4
     max_request_size: int = 1 * MIB
@@ -347,6 +350,7 @@ _HIGHEST: Mapping[str, int] = {
         (
             "commit_max_bytes",
             "buffered_bytes_per_partition",
+            "input_buffer_max_bytes",
             "buffer_memory",
             "statestore_cache_max_bytes",
             "rocksdb_memory_bytes",

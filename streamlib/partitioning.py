@@ -6,13 +6,12 @@ Source: org.apache.kafka.common.utils.Utils.murmur2, BuiltInPartitioner.partitio
 
 from __future__ import annotations
 
-from struct import unpack_from
+from collections.abc import Callable
+
+from murmurhash2 import murmurhash2
 
 _SEED = 0x9747B28C
-_M = 0x5BD1E995
-_MASK = 0xFFFFFFFF
-
-CACHED_KEYS = 20_000
+_POSITIVE = 0x7FFFFFFF
 
 
 def murmur2(data: bytes) -> int:
@@ -21,17 +20,7 @@ def murmur2(data: bytes) -> int:
     >>> murmur2(b"21")
     3321034988
     """
-    length = len(data)
-    h = _SEED ^ length
-    words = length >> 2
-    for k in unpack_from(f"<{words}I", data):
-        k = k * _M & _MASK
-        k = (k ^ k >> 24) * _M & _MASK
-        h = (h * _M & _MASK) ^ k
-    if length & 3:
-        h = (h ^ int.from_bytes(data[words << 2 :], "little")) * _M & _MASK
-    h = (h ^ h >> 13) * _M & _MASK
-    return h ^ h >> 15
+    return murmurhash2(data, _SEED)
 
 
 def partition_for(key: bytes, partitions: int) -> int:
@@ -40,22 +29,9 @@ def partition_for(key: bytes, partitions: int) -> int:
     >>> partition_for(b"a", 2)
     0
     """
-    return (murmur2(key) & 0x7FFFFFFF) % partitions
+    return (murmurhash2(key, _SEED) & _POSITIVE) % partitions
 
 
-class KeyPartitioner:
-    """`partition_for` with a bounded memory: keys come again and again, hashing them in Python does not pay."""
-
-    def __init__(self, partitions: int, cached_keys: int = CACHED_KEYS) -> None:
-        self._partitions = partitions
-        self._cached_keys = cached_keys
-        self._cache: dict[bytes, int] = {}
-
-    def __call__(self, key: bytes) -> int:
-        """The partition of a key."""
-        partition = self._cache.get(key)
-        if partition is None:
-            if len(self._cache) >= self._cached_keys:
-                self._cache.clear()
-            partition = self._cache[key] = partition_for(key, self._partitions)
-        return partition
+def partitioner_for(partitions: int) -> Callable[[bytes], int]:
+    """f(key) -> `partition_for` of it, for hot loops."""
+    return lambda key: (murmurhash2(key, _SEED) & _POSITIVE) % partitions

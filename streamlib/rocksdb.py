@@ -53,6 +53,7 @@ _FAMILY_PREFIX = "store:"  # keeps a store called "default" apart from RocksDB's
 _POSITION = Struct(">q")
 _UNFLUSHED = ("rocksdb.num-entries-active-mem-table", "rocksdb.num-immutable-mem-table")
 _TRIGGER = "trigger"
+_ARENA_BLOCK_BYTES = 16 << 10
 _TRIGGER_BYTES = 64 << 10  # RocksDB has no smaller memtables
 
 
@@ -372,6 +373,9 @@ def _options(memory: _Memory) -> Options:
     options.set_level_zero_stop_writes_trigger(100)
     options.set_write_buffer_manager(memory.writes)
     options.set_write_buffer_size(memory.write_buffer_bytes)
+    # Of each memtable at least one block counts against what all may hold. With RocksDB's own, an eighth of a memtable,
+    # 48 databases were above that with next to nothing in them, and each write was flushed: 3 ms instead of 0.1.
+    options.set_arena_block_size(_ARENA_BLOCK_BYTES)
     options.set_compression_type(DBCompressionType.lz4())
     options.set_keep_log_file_num(2)
     options.set_max_background_jobs(2)

@@ -417,8 +417,8 @@ class Calls:
     @property
     def may_fill_up(self) -> bool:
         """Whether the next records might be too many although there is room: any of them may have to be tried again,
-        and bring others to wait behind it, or none."""
-        return any(line.call is None for line in self.lines.values())
+        and where commits wait for it, hardly any may wait behind it."""
+        return self.may_hold and any(line.call is None for line in self.lines.values())
 
     def _again(self, call: Call, wait: Wait) -> None:
         """Have a call made once more; no other of its line takes its place."""

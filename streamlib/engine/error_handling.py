@@ -26,7 +26,7 @@ from streamlib.engine.operators.sink import batch_bytes
 from streamlib.engine.outbox import Outbox, Place
 from streamlib.engine.retries import Done, may_retry, waiting_in_line
 from streamlib.errors import ProcessingError, SerializationError, StreamsError
-from streamlib.partitioning import KeyPartitioner
+from streamlib.partitioning import partitioner_for
 from streamlib.policies import (
     DeadLetter,
     ErrorPolicies,
@@ -289,7 +289,7 @@ class ErrorHandling:
 def _by_raw_key(outbox: Outbox, topic: str, task_id: TaskId) -> Place:
     """By the bytes of the key as Kafka's clients do; without a key, wherever the task is."""
     slots = outbox.slots(topic)
-    partition_of = KeyPartitioner(len(slots))
+    partition_of = partitioner_for(len(slots))
     otherwise = task_id.partition % len(slots)
 
     def place(key: Any, value: Any, record: OutRecord) -> None:

@@ -15,7 +15,7 @@ from streamlib.engine.compile import Compiler
 from streamlib.engine.context import OpenProcessor, TaskFacts
 from streamlib.engine.cursor import Cursor
 from streamlib.engine.error_handling import ErrorHandling
-from streamlib.engine.inputs import Input
+from streamlib.engine.inputs import ENDLESS, Input
 from streamlib.engine.operators.site import OpenStore, Work
 from streamlib.engine.outbox import Outbox
 from streamlib.engine.plan import Plan
@@ -116,16 +116,16 @@ class GlobalState:
         assert self._started, "global stores are started before records come"
         queue = self._inputs[batch.partition]
         queue.enqueue(batch)
-        done = 0
+        before = self._cursor.records_in
         try:
             while queue.head_timestamp() is not None:
-                done += queue.run(NO_BOUND, 1 << 30, None)
+                queue.run(NO_BOUND, 1 << 30, ENDLESS)
         except StreamsError:
             for store in self._writable.values():
                 store.overlay.clear()
             raise
         self._write({self._position_name(batch.partition): queue.position})
-        return done
+        return self._cursor.records_in - before
 
     def _write(self, positions: Mapping[str, int]) -> None:
         changes = {name: store.overlay.changes for name, store in self._writable.items() if store.overlay.changes}

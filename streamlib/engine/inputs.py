@@ -14,10 +14,9 @@ from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from itertools import islice
 from struct import Struct
 from struct import error as StructError
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from streamlib.engine.cursor import NO_TIME, Cursor
 from streamlib.engine.progress import Progress, decode_progress, encode_progress
@@ -31,6 +30,38 @@ NodeFn: TypeAlias = Callable[[Any, Any, int, Headers], None]
 
 SkipUndecodable: TypeAlias = Callable[[TopicPartition, FetchedRecord, SerializationError], None]
 """Told of a record that cannot be decoded and is skipped."""
+
+
+class Slice(Protocol):
+    """How long a task may go on."""
+
+    @property
+    def left(self) -> int:
+        """After so many records `passed` has to be asked."""
+        ...
+
+    @property
+    def over(self) -> bool:
+        """Whether it was over when that was asked last."""
+        ...
+
+    def passed(self, records: int) -> bool:
+        """So many more records are processed; returns whether the slice is over by now."""
+        ...
+
+
+class Endless:
+    """A slice that is never over."""
+
+    left = 1 << 30
+    over = False
+
+    def passed(self, records: int) -> bool:
+        """Never."""
+        return False
+
+
+ENDLESS = Endless()
 
 _TIME = Struct(">bq")  # version, partition time
 _LENGTH = Struct(">i")
@@ -162,54 +193,62 @@ class Input:
             self._prepare_head()
         return None if self._head is None else self._head.timestamp
 
-    def run(self, bound: int, limit: int, expired: Callable[[], bool] | None) -> int:
-        """Process up to `limit` records of the current batch, none later than `bound`; returns how many.
+    def run(self, bound: int, limit: int, slice_: Slice) -> None:
+        """Process up to `limit` records of the current batch, none later than `bound`, until the slice is over.
 
         Stops after a record that makes a punctuator due.
         """
         self._cursor.partition = self.partition
-        if self._source.timestamp_extractor is not None:
-            return self._run_head()
-        return self._run_batch(bound, limit, expired)
+        if self._source.timestamp_extractor is None:
+            self._run_batch(bound, limit, slice_)
+        else:
+            self._run_head()
+            slice_.passed(1)
 
-    def _run_batch(self, bound: int, limit: int, expired: Callable[[], bool] | None) -> int:
+    def _run_batch(self, bound: int, limit: int, slice_: Slice) -> None:
         """The hot loop."""
         cursor, source = self._cursor, self._source
         forward, decode_key, decode_value = source.forward, source.key.decode, source.value.decode
         partition_time = self.partition_time
-        start = index = self._index
+        records, start = self._records, self._index
+        index = told = start
+        last = min(start + limit, len(records))
         try:
-            for record in islice(self._records, start, start + limit):
-                timestamp = record.timestamp
-                if timestamp > bound:
-                    break
-                cursor.record = record
-                try:
-                    key = record.key
-                    if key is not None:
-                        key = decode_key(key)
-                    value = record.value
-                    if value is not None:
-                        value = decode_value(value)
-                except Exception as error:
-                    self._skip(record, error)
+            while index < last:
+                for record in records[index : min(index + slice_.left, last)]:
+                    timestamp = record.timestamp
+                    if timestamp > bound:
+                        return
+                    cursor.record = record
+                    try:
+                        key = record.key
+                        if key is not None:
+                            key = decode_key(key)
+                        value = record.value
+                        if value is not None:
+                            value = decode_value(value)
+                    except Exception as error:
+                        self._skip(record, error)
+                        index += 1
+                        continue
+                    if timestamp < 0:
+                        raise self._invalid_timestamp(record)
+                    if timestamp > partition_time:
+                        partition_time = timestamp
+                        if timestamp > cursor.stream_time:
+                            cursor.stream_time = timestamp
+                    forward(key, value, timestamp, record.headers)
                     index += 1
-                    continue
-                if timestamp < 0:
-                    raise self._invalid_timestamp(record)
-                if timestamp > partition_time:
-                    partition_time = timestamp
-                    if timestamp > cursor.stream_time:
-                        cursor.stream_time = timestamp
-                forward(key, value, timestamp, record.headers)
-                index += 1
-                if cursor.stream_time >= cursor.punctuation_due_ms or (expired is not None and expired()):
-                    break
+                    if cursor.stream_time >= cursor.punctuation_due_ms:
+                        return
+                if slice_.passed(index - told):
+                    return
+                told = index
         finally:
             self.partition_time = partition_time
             cursor.records_in += index - start
+            slice_.passed(index - told)
             self._advance_to(index)
-        return index - start
 
     def _run_head(self) -> int:
         """One record, decoded when it became the head."""
@@ -301,7 +340,9 @@ class Input:
         """Make the next batch with records the current one; pass those without."""
         while self._waiting:
             batch = self._current = self._waiting.popleft()
-            self._records = [record for record in batch.records() if record.offset >= self._position]
+            self._records = list(batch.records())
+            if self._records and self._records[0].offset < self._position:
+                self._records = [record for record in self._records if record.offset >= self._position]
             if self._before is not None:
                 self._records = _not_done(self._records, self._before)
             self._index = 0

@@ -27,7 +27,7 @@ from streamlib.engine.compile import Compiler, children_of
 from streamlib.engine.context import OpenProcessor, TaskFacts
 from streamlib.engine.cursor import END_OF_TIME, NO_TIME, Cursor, StreamTime
 from streamlib.engine.error_handling import ErrorHandling
-from streamlib.engine.inputs import CompiledSource, Input, decode_metadata, room_for_progress
+from streamlib.engine.inputs import ENDLESS, CompiledSource, Input, Slice, decode_metadata, room_for_progress
 from streamlib.engine.operators.lookup import table_rows
 from streamlib.engine.operators.site import OpenStore, TableRows, Work
 from streamlib.engine.outbox import Outbox
@@ -329,12 +329,12 @@ class Task:
         except StreamsError:
             return True  # the time of a record cannot be had; `process` says why
 
-    def process(self, max_records: int, expired: Callable[[], bool] | None = None) -> int:
+    def process(self, max_records: int, slice_: Slice = ENDLESS) -> int:
         """Process up to `max_records`, always from the input whose next record is the oldest; returns how many,
         with those that were dropped.
 
         Each goes through all nodes before the next, and then through the punctuators of stream time it made due.
-        `expired` is asked after each record and ends the slice.
+        Ends when the slice is over.
 
         Raises:
             SerializationError: a record cannot be decoded, or a result cannot be encoded.
@@ -343,16 +343,16 @@ class Task:
         """
         assert self._phase is Phase.RUNNING, f"task {self.id}: process while {self._phase.value}"
         if self._calls is not None and self._calls.may_fill_up:
-            expired = _or_full(self._calls, expired)
+            slice_ = _UntilFull(self._calls, slice_)
         before = self._cursor.records_in
         with self._failing_for_good:
             while (left := max_records + before - self._cursor.records_in) > 0 and (chosen := self._next(None)):
                 queue, bound = chosen
                 if self._calls is not None and (left := min(left, self._room)) <= 0:
                     break
-                queue.run(bound, left, expired)
+                queue.run(bound, left, slice_)
                 self._punctuate_stream_time()
-                if expired is not None and expired():
+                if slice_.over:
                     break
         return self._cursor.records_in - before
 
@@ -699,9 +699,25 @@ class Task:
         return self._stores[name]
 
 
-def _or_full(calls: Calls, expired: Callable[[], bool] | None) -> Callable[[], bool]:
-    """Whether the slice is to end, for the last record had to wait, and no more may."""
-    return lambda: (calls.pending > 0 and calls.room <= 0) or (expired is not None and expired())
+class _UntilFull:
+    """A slice that is also over when a record had to wait, and no more may."""
+
+    left = 1
+
+    def __init__(self, calls: Calls, slice_: Slice) -> None:
+        self._calls = calls
+        self._slice = slice_
+
+    @property
+    def over(self) -> bool:
+        return self._slice.over or self._full
+
+    def passed(self, records: int) -> bool:
+        return self._slice.passed(records) or self._full
+
+    @property
+    def _full(self) -> bool:
+        return self._calls.pending > 0 and self._calls.room <= 0
 
 
 def _partition_time(committed: Mapping[TopicPartition, OffsetAndMetadata]) -> int:

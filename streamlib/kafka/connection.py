@@ -100,6 +100,7 @@ class Connection:
         config = self._config
         settings = FetcherSettings(
             buffer_bytes=config.max_partition_fetch_bytes,
+            buffers_bytes=config.input_buffer_max_bytes // 2,
             response_max_bytes=config.fetch_max_bytes,
             max_wait_ms=config.fetch_max_wait_ms,
             unknown_topic_timeout_ms=min(config.delivery_timeout_ms, _UNKNOWN_TOPIC_TIMEOUT_MS),

@@ -40,9 +40,11 @@ _READ_UNCOMMITTED, _READ_COMMITTED = 0, 1
 
 
 class FetcherSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """How a fetcher works; `buffer_bytes` bounds what is held of one partition, one batch may be larger."""
+    """How a fetcher works; `buffer_bytes` bounds what is held of one partition, `buffers_bytes` of all together; one
+    batch may be larger."""
 
     buffer_bytes: int = 1 << 20
+    buffers_bytes: int = 16 << 20
     response_max_bytes: int = 50 << 20
     max_wait_ms: int = 500
     unknown_topic_timeout_ms: int = 30_000
@@ -235,7 +237,12 @@ class KafkaFetcher:
 
     def _has_room(self, partition: _Partition) -> bool:
         """Half a buffer, so that full partitions are not asked for in small bits."""
-        return partition.buffered_bytes * 2 <= self._settings.buffer_bytes
+        return partition.buffered_bytes * 2 <= self._buffer_bytes
+
+    @property
+    def _buffer_bytes(self) -> int:
+        """What one partition may have."""
+        return min(self._settings.buffer_bytes, self._settings.buffers_bytes // max(len(self._partitions), 1))
 
     def _ask_if_free(self, leader: int, partitions: list[_Partition]) -> None:
         lanes = self._lanes.setdefault(leader, [_Lane(number) for number in range(_LANES)])
@@ -309,6 +316,7 @@ class KafkaFetcher:
     def _topics(self, asked: Mapping[TopicPartition, _Partition]) -> list[dict[str, Any]]:
         """Neighbours of one topic together; the order is kept, a broker fills its answer in that order."""
         topics: list[dict[str, Any]] = []
+        buffer_bytes = self._buffer_bytes
         for name, partition in asked.items():
             if not topics or topics[-1]["topic"] != name.topic:
                 topics.append({"topic": name.topic, "partitions": []})
@@ -316,7 +324,7 @@ class KafkaFetcher:
                 {
                     "partition": name.partition,
                     "fetch_offset": partition.position,
-                    "partition_max_bytes": self._settings.buffer_bytes - partition.buffered_bytes,
+                    "partition_max_bytes": max(buffer_bytes - partition.buffered_bytes, 1),  # a broker gives one batch
                 }
             )
         return topics

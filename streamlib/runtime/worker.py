@@ -44,7 +44,7 @@ from streamlib.runtime.membership import Assigned, Lost, Membership, Rebalance
 from streamlib.runtime.ports import Admin, Clock, Fetcher
 from streamlib.runtime.purge import Purger
 from streamlib.runtime.restore import Restorer
-from streamlib.runtime.slice_end import slice_end
+from streamlib.runtime.slice_end import SliceEnd
 from streamlib.runtime.slow_functions import SlowFunctions
 from streamlib.runtime.tasks import TaskSet
 from streamlib.runtime.topic_watch import TopicWatch
@@ -443,9 +443,11 @@ class Worker:
     # --- records ------------------------------------------------------------------------------------------------------
 
     def _take_fetched(self) -> None:
-        limit = self._config.buffered_bytes_per_partition
         running = self._tasks.running
-        self._fetcher.pause([p for task in running.values() for p in task.inputs if task.buffered_bytes_of(p) > limit])
+        inputs = [(partition, task) for task in running.values() for partition in task.inputs]
+        share = self._config.input_buffer_max_bytes // 2 // max(len(inputs), 1)
+        limit = min(self._config.buffered_bytes_per_partition, share)
+        self._fetcher.pause([partition for partition, task in inputs if task.buffered_bytes_of(partition) > limit])
         for batch in self._fetcher.take(TAKE_BYTES):
             task = running.get(self._plan.task_of(batch.partition))
             if task is not None:
@@ -469,12 +471,12 @@ class Worker:
         if self._owed and not self._commits.under_way:
             ends_ms = min(ends_ms, self._opened_ms + self._config.commit_interval_ms)
 
-        expired = slice_end(self._clock.monotonic_ms, ends_ms)
+        end = SliceEnd(self._clock.monotonic_ms, ends_ms)
         processed = awaited = 0
         tasks, self._first = self._in_turn(), None
         for number, task in enumerate(tasks, 1):
             pending = task.calls_pending
-            processed += task.process(SLICE_RECORDS, expired)
+            processed += task.process(SLICE_RECORDS, end)
             awaited += task.calls_pending - pending
             if self._clock.monotonic_ms() >= ends_ms:
                 self._first = tasks[number % len(tasks)].id

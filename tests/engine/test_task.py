@@ -149,11 +149,39 @@ def test_slices_do_not_change_the_order(left: list[int], right: list[int], size:
     assert run(size) == run(1000)
 
 
-def test_an_expired_slice_ends_after_its_record() -> None:
+class Slice:
+    """Over after so many records; to be told of each `stride`."""
+
+    def __init__(self, records: int, stride: int) -> None:
+        self.records = records
+        self.left = self.stride = stride
+
+    @property
+    def over(self) -> bool:
+        return self.records <= 0
+
+    def passed(self, records: int) -> bool:
+        assert records <= self.left
+        self.records -= records
+        self.left -= records
+        if self.left == 0:
+            self.left = self.stride
+        return self.over
+
+
+@pytest.mark.parametrize(("records", "stride", "processed"), [(3, 1, 3), (3, 2, 4), (4, 4, 4), (10, 3, 10)])
+def test_a_task_ends_with_its_slice(records: int, stride: int, processed: int) -> None:
     task = started(copy())
-    task.enqueue(batch(INPUT, 0, *(("a", str(n), 0) for n in range(10))))
-    asked = iter([False, False, *[True] * 10])
-    assert task.process(100, lambda: next(asked)) == 3
+    task.enqueue(batch(INPUT, 0, *(("a", str(n), 0) for n in range(7))))
+    task.enqueue(batch(INPUT, 7, *(("a", str(n), 0) for n in range(3))))
+    assert task.process(100, Slice(records, stride)) == processed
+
+
+def test_a_slice_is_told_of_records_of_inputs_in_turn() -> None:
+    task = started(two_inputs())
+    task.enqueue(batch(INPUT, 0, *(("i", str(n), 2 * n) for n in range(50))))
+    task.enqueue(batch(OTHER, 0, *(("o", str(n), 2 * n + 1) for n in range(50))))
+    assert task.process(100, Slice(10, 4)) == 10
 
 
 def test_stream_time_is_the_highest_timestamp_and_survives_a_restart() -> None:

@@ -316,13 +316,18 @@ async def test_paused_partitions_are_held_back_and_others_flow(
     assert [batch.partition for batch in fetcher.take(A_LOT)] == [held]
 
 
+@pytest.mark.parametrize("settings", [{"buffer_bytes": 3_000}, {"buffers_bytes": 6_000}])
 async def test_full_partition_is_not_asked_for_until_something_is_taken(
-    new_fetcher: NewFetcher, write: Write, partitions: list[TopicPartition], wire: Wire
+    new_fetcher: NewFetcher,
+    write: Write,
+    partitions: list[TopicPartition],
+    wire: Wire,
+    settings: dict[str, int],
 ) -> None:
     full, other, *_ = partitions
     for _ in range(10):
         end = await write(full, "x" * 1_000)
-    fetcher = new_fetcher({full: 0, other: 0}, buffer_bytes=3_000, max_wait_ms=20)
+    fetcher = new_fetcher({full: 0, other: 0}, **settings, max_wait_ms=20)
     await wire.until(lambda: fetcher.ready)
     already = len(wire.asked)
     await wire.until(lambda: len(wire.asked) > already + 5)

@@ -389,7 +389,7 @@ class FakeFetcher:
         self._script = script
         self._broker = broker
         self._name = name
-        self._paused: frozenset[TopicPartition] = frozenset()
+        self.paused: frozenset[TopicPartition] = frozenset()
         self._failure: BaseException | None = None
         self.positions: dict[TopicPartition, int] = {}
 
@@ -422,20 +422,20 @@ class FakeFetcher:
         return any(
             position < self._broker.stable_end(partition)
             for partition, position in self.positions.items()
-            if partition not in self._paused
+            if partition not in self.paused
         )
 
     def take(self, max_bytes: int) -> list[FetchedBatch]:
         taken: list[FetchedBatch] = []
         for partition, position in self.positions.items():
             batch = self._broker.read(partition, position)
-            if batch is not None and partition not in self._paused:
+            if batch is not None and partition not in self.paused:
                 taken.append(batch)
         self.positions.update((batch.partition, batch.next_offset) for batch in taken)
         return taken
 
     def pause(self, partitions: Iterable[TopicPartition]) -> None:
-        self._paused = frozenset(partitions)
+        self.paused = frozenset(partitions)
 
     def end_offsets(self) -> dict[TopicPartition, int]:
         return {partition: self._broker.stable_end(partition) for partition in self.positions}
@@ -581,6 +581,7 @@ class Bench:
         cache_max_bytes: int = 0,
         stand_in: StandIn | None = None,
         restore_listener: RestoreListener | None = None,
+        input_buffer_max_bytes: int = 32 << 20,
     ) -> None:
         self.script = script or Script()
         self.broker = FakeBroker()
@@ -606,7 +607,11 @@ class Bench:
         make_task = task_factory(self.plan, self.clock, self.cache_budget)
         self.tasks = TaskSet(self.plan, ports, self.restorer, make_task, reset)
         self.committer = self._committer(guarantee)
-        config = StreamsConfig(application_id="app", processing_guarantee=guarantee)
+        config = StreamsConfig(
+            application_id="app",
+            processing_guarantee=guarantee,
+            input_buffer_max_bytes=input_buffer_max_bytes,
+        )
         purger = Purger(self.plan, self.admin, 1_000_000)
         self.worker = Worker(
             WorkerParts(

@@ -271,6 +271,26 @@ async def test_a_position_that_left_the_log_leads_back_to_the_committed_offsets(
     assert_each_once(bench, "a", "b")
 
 
+@pytest.mark.parametrize(("buffer_bytes", "held_back"), [(32 << 20, False), (4, True)])
+async def test_inputs_share_what_may_wait_to_be_processed(
+    buffer_bytes: int, held_back: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_module, "SLICE_RECORDS", 1)
+    monkeypatch.setattr(worker_module, "SLICE_MS", 0)
+    paused: list[bool] = []
+
+    def note(value: str) -> str:
+        paused.append(IN0 in bench.fetcher.paused)
+        return value
+
+    bench = Bench(note, input_buffer_max_bytes=buffer_bytes)
+    bench.broker.write(IN0, "a", "b", "c", "d")
+    async with working(bench, IN0, IN1):
+        await until(lambda: bench.committed(IN0) == 4)
+    assert any(paused) == held_back
+    assert_each_once(bench, "a", "b", "c", "d")
+
+
 async def test_a_user_error_aborts_and_commits_nothing() -> None:
     bench = Bench(raise_on_poison)
     bench.broker.write(IN1, "b")

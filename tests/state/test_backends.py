@@ -124,6 +124,20 @@ def test_rows_larger_than_the_memory_are_still_read_right() -> None:
         backend.close()
 
 
+def test_many_databases_with_little_in_them_are_not_flushed_at_each_write() -> None:
+    """All memtables of a process share one bound, and each takes some of it however little is in it."""
+    with tempfile.TemporaryDirectory() as folder:
+        backends = [RocksDBBackend(Path(folder) / str(number), STORES) for number in range(120)]
+        try:
+            for position in range(3):
+                for backend in backends:
+                    backend.write({"one": {b"%d" % number: bytes(10) for number in range(100)}}, {"one": position})
+            assert not list(Path(folder).glob("*/db/*.sst"))
+        finally:
+            for backend in backends:
+                backend.close()
+
+
 def test_a_scan_that_was_not_read_to_its_end_does_not_keep_the_database_open() -> None:
     with rocksdb() as (folder, backend):
         backend.write({"one": {b"a": b"1", b"b": b"2"}}, {})

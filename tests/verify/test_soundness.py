@@ -25,7 +25,7 @@ from streamlib import (
     TimeWindows,
 )
 from streamlib.engine.task import Task
-from streamlib.partitioning import KeyPartitioner
+from streamlib.partitioning import partitioner_for
 from streamlib.records import FetchedBatch, TopicPartition
 from streamlib.verify.history import one_by_one
 from streamlib.verify.replay import Trial
@@ -184,7 +184,7 @@ def lines(values: st.SearchStrategy[str | None], keys: st.SearchStrategy[str] = 
 
 def spread(topic: str, records: Sequence[Line]) -> dict[TopicPartition, list[Line]]:
     """By key, as joins and tables need it; keys of all partitions lead to the same letters."""
-    partition_of = KeyPartitioner(PARTITIONS)
+    partition_of = partitioner_for(PARTITIONS)
     found: dict[TopicPartition, list[Line]] = {TopicPartition(topic, n): [] for n in range(PARTITIONS)}
     for line in records:
         assert line[0] is not None

@@ -14,7 +14,7 @@ from streamlib.engine.inputs import NodeFn
 from streamlib.engine.operators.site import Work, short, user_error
 from streamlib.engine.outbox import Place
 from streamlib.errors import ProcessingError, RecordTooLargeError, SerializationError
-from streamlib.partitioning import KeyPartitioner
+from streamlib.partitioning import partitioner_for
 from streamlib.records import Headers, OutRecord
 from streamlib.topology.nodes import SinkNode
 from streamlib.windows import window_bytes
@@ -58,7 +58,7 @@ def _single_partition(node: SinkNode, topic: str, work: Work) -> NodeFn:
 def _partitioned_by_key(node: SinkNode, topic: str, work: Work) -> NodeFn:
     slots = work.outbox.slots(topic)
     encode_key, encode_value = node.key.encode, node.value.encode
-    partition_of = KeyPartitioner(len(slots))
+    partition_of = partitioner_for(len(slots))
     next_without_key = _sticky(len(slots), work.facts.task_id.partition)
     window = window_bytes(node.key)
 
@@ -124,7 +124,7 @@ def placer(node: SinkNode, topic: str, work: Work) -> Place:
     """Puts encoded records into the partitions of one topic."""
     slots = work.outbox.slots(topic)
     count, partitioner = len(slots), node.partitioner
-    partition_of = KeyPartitioner(count)
+    partition_of = partitioner_for(count)
     next_without_key = _sticky(count, work.facts.task_id.partition)
     window = window_bytes(node.key)
 
