@@ -34,6 +34,7 @@ from streamlib.errors import (
     KafkaError,
     LockError,
     ProcessingError,
+    RecordTooLargeError,
     SchemaRegistryError,
     SchemaRegistryUnavailableError,
     SerializationError,
@@ -43,7 +44,7 @@ from streamlib.errors import (
     TaskMigratedError,
     TopologyError,
 )
-from streamlib.policies import DeadLetter, Fail, Skip
+from streamlib.policies import DeadLetter, Fail, FailedRecord, Retry, Skip
 from streamlib.records import FixedKeyRecord, Record, RecordMetadata, TopicPartition
 from streamlib.restore_listener import RestoreListener
 from streamlib.row_versions import upgrades
@@ -75,6 +76,7 @@ __all__ = [
     "Earliest",
     "EmitStrategy",
     "Fail",
+    "FailedRecord",
     "FixedKeyProcessor",
     "FixedKeyProcessorContext",
     "FixedKeyRecord",
@@ -99,7 +101,9 @@ __all__ = [
     "PunctuationType",
     "Record",
     "RecordMetadata",
+    "RecordTooLargeError",
     "RestoreListener",
+    "Retry",
     "SchemaRegistryError",
     "SchemaRegistryUnavailableError",
     "Serde",

@@ -74,7 +74,8 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     """What a worker is doing, for people to look at. Counts are since its start.
 
     `standbys` and `restoring` say for each task how many changelog offsets it is behind. `calls_in_flight` are calls of
-    functions that are awaited, `commits_held` the commits that had to wait for such calls.
+    functions that are awaited, and records that are to be tried again; `commits_held` the commits that had to wait for
+    such.
     """
 
     tasks: tuple[str, ...]
