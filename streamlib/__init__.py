@@ -46,6 +46,7 @@ from streamlib.records import FixedKeyRecord, Record, RecordMetadata, TopicParti
 from streamlib.restore_listener import RestoreListener
 from streamlib.serdes import Serde, Serdes
 from streamlib.state.versioned import VersionedRecord
+from streamlib.topology.services import CircuitBreaker, RateLimit, Service
 from streamlib.topology.topology import Topology
 from streamlib.windows import (
     JoinWindows,
@@ -65,6 +66,7 @@ __all__ = [
     "BranchedKStream",
     "BufferConfig",
     "Cancellable",
+    "CircuitBreaker",
     "CogroupedKStream",
     "Collect",
     "ConfigError",
@@ -94,12 +96,14 @@ __all__ = [
     "Processor",
     "ProcessorContext",
     "PunctuationType",
+    "RateLimit",
     "Record",
     "RecordMetadata",
     "RestoreListener",
     "Serde",
     "Serdes",
     "SerializationError",
+    "Service",
     "SessionWindowedCogroupedKStream",
     "SessionWindowedKStream",
     "SessionWindows",

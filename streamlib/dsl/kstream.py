@@ -30,6 +30,7 @@ from streamlib.topology.checks import check_sink
 from streamlib.topology.functions import call_options, user_function
 from streamlib.topology.nodes import Partitioner, ProcessorNode, SinkNode, StoreSpec, TopicChooser
 from streamlib.topology.operators import Ordered
+from streamlib.topology.services import Service
 
 if TYPE_CHECKING:
     from streamlib.dsl.grouped import KGroupedStream
@@ -55,6 +56,7 @@ class KStream(Joining[K, V]):
     - `ordered`: `"key"` (if not given): the calls of one key come one after the other; `"partition"`: the results go on
       in the order of the records; `"none"`: as they come.
     - `timeout`: a call that takes longer has failed; without one it may take for ever.
+    - `service`: the `Service` that is called: how often it may be, and when calls wait until it works again.
 
     >>> from streamlib import StreamsBuilder
     >>> builder = StreamsBuilder()
@@ -86,6 +88,7 @@ class KStream(Joining[K, V]):
         concurrency: int | None = None,
         ordered: Ordered | None = None,
         timeout: timedelta | None = None,
+        service: Service | None = None,
         name: str | None = None,
     ) -> KStream[K, V]:
         """Keep the records that `predicate(key, value)` accepts.
@@ -94,7 +97,8 @@ class KStream(Joining[K, V]):
         >>> run_stream(lambda s: s.filter(lambda key, value: value > 1), [("a", 1), ("a", 2)])
         [('a', 2)]
         """
-        operator = op.Filter(predicate, calls=call_options(predicate, "filter", (concurrency, ordered, timeout)))
+        calls = call_options(predicate, "filter", (concurrency, ordered, timeout, service))
+        operator = op.Filter(predicate, calls=calls)
         return self._next("KSTREAM-FILTER-", operator, name)
 
     def filter_not(
@@ -104,6 +108,7 @@ class KStream(Joining[K, V]):
         concurrency: int | None = None,
         ordered: Ordered | None = None,
         timeout: timedelta | None = None,
+        service: Service | None = None,
         name: str | None = None,
     ) -> KStream[K, V]:
         """Keep the records that `predicate(key, value)` refuses.
@@ -112,7 +117,8 @@ class KStream(Joining[K, V]):
         >>> run_stream(lambda s: s.filter_not(lambda key, value: value > 1), [("a", 1), ("a", 2)])
         [('a', 1)]
         """
-        operator = op.Filter(predicate, True, call_options(predicate, "filter_not", (concurrency, ordered, timeout)))
+        calls = call_options(predicate, "filter_not", (concurrency, ordered, timeout, service))
+        operator = op.Filter(predicate, True, calls)
         return self._next("KSTREAM-FILTER-", operator, name)
 
     @overload
@@ -124,6 +130,7 @@ class KStream(Joining[K, V]):
         concurrency: int | None = ...,
         ordered: Ordered | None = ...,
         timeout: timedelta | None = ...,
+        service: Service | None = ...,
         name: str | None = ...,
     ) -> KStream[K, VR]: ...
     @overload
@@ -138,6 +145,7 @@ class KStream(Joining[K, V]):
         concurrency: int | None = ...,
         ordered: Ordered | None = ...,
         timeout: timedelta | None = ...,
+        service: Service | None = ...,
         name: str | None = ...,
     ) -> KStream[K, VR]: ...
     @overload
@@ -153,6 +161,7 @@ class KStream(Joining[K, V]):
         concurrency: int | None = None,
         ordered: Ordered | None = None,
         timeout: timedelta | None = None,
+        service: Service | None = None,
         name: str | None = None,
     ) -> KStream[K, Any]:
         """Replace the value by `mapper(value)`, or by `mapper(key, value)` with `with_key=True`.
@@ -161,7 +170,8 @@ class KStream(Joining[K, V]):
         >>> run_stream(lambda s: s.map_values(lambda value: value * 10), [("a", 1)])
         [('a', 10)]
         """
-        operator = op.MapValues(mapper, with_key, call_options(mapper, "map_values", (concurrency, ordered, timeout)))
+        calls = call_options(mapper, "map_values", (concurrency, ordered, timeout, service))
+        operator = op.MapValues(mapper, with_key, calls)
         serde = serde_of(value, self._point.value, returns(mapper))
         return self._next("KSTREAM-MAPVALUES-", operator, name, value=serde)
 
@@ -174,6 +184,7 @@ class KStream(Joining[K, V]):
         concurrency: int | None = ...,
         ordered: Ordered | None = ...,
         timeout: timedelta | None = ...,
+        service: Service | None = ...,
         name: str | None = ...,
     ) -> KStream[K, VR]: ...
     @overload
@@ -186,6 +197,7 @@ class KStream(Joining[K, V]):
         concurrency: int | None = ...,
         ordered: Ordered | None = ...,
         timeout: timedelta | None = ...,
+        service: Service | None = ...,
         name: str | None = ...,
     ) -> KStream[K, VR]: ...
     def flat_map_values(
@@ -197,6 +209,7 @@ class KStream(Joining[K, V]):
         concurrency: int | None = None,
         ordered: Ordered | None = None,
         timeout: timedelta | None = None,
+        service: Service | None = None,
         name: str | None = None,
     ) -> KStream[K, Any]:
         """Replace each record by one for each value that `mapper(value)` (or `mapper(key, value)`) gives.
@@ -205,7 +218,7 @@ class KStream(Joining[K, V]):
         >>> run_stream(lambda s: s.flat_map_values(lambda value: range(value)), [("a", 2)])
         [('a', 0), ('a', 1)]
         """
-        calls = call_options(mapper, "flat_map_values", (concurrency, ordered, timeout), many=True)
+        calls = call_options(mapper, "flat_map_values", (concurrency, ordered, timeout, service), many=True)
         operator = op.FlatMapValues(mapper, with_key, calls)
         serde = serde_of(value, self._point.value, returns_iterable(mapper))
         return self._next("KSTREAM-FLATMAPVALUES-", operator, name, value=serde)
@@ -217,6 +230,7 @@ class KStream(Joining[K, V]):
         concurrency: int | None = None,
         ordered: Ordered | None = None,
         timeout: timedelta | None = None,
+        service: Service | None = None,
         name: str | None = None,
     ) -> KStream[K, V]:
         """Call `action(key, value)` for each record, then go on with the record as it is.
@@ -228,8 +242,25 @@ class KStream(Joining[K, V]):
         a 1
         [('a', 1)]
         """
-        operator = op.Peek(action, call_options(action, "peek", (concurrency, ordered, timeout)))
+        calls = call_options(action, "peek", (concurrency, ordered, timeout, service))
+        operator = op.Peek(action, calls)
         return self._next("KSTREAM-PEEK-", operator, name)
+
+    def with_record_id(self, *, header: str = "record-id", name: str | None = None) -> KStream[K, V]:
+        """Add a header with the record's id (`RecordMetadata.id`), by which others can tell that they have seen it.
+
+        A record that comes with this header keeps it, so behind other topics it is still the id of the first record.
+
+        >>> from streamlib import StreamsBuilder
+        >>> from streamlib.testing import TopologyTestDriver
+        >>> builder = StreamsBuilder()
+        >>> builder.stream("in", key=str, value=str).flat_map_values(str.split).with_record_id().to("out")
+        >>> with TopologyTestDriver(builder.build()) as driver:
+        ...     driver.input_topic("in", key=str, value=str).pipe_input("a", "to be")
+        ...     [record.headers for record in driver.output_topic("out").read_records()]
+        [(('record-id', b'in-0-0-0'),), (('record-id', b'in-0-0-1'),)]
+        """
+        return self._next("KSTREAM-RECORD-ID-", op.AddRecordId(header), name)
 
     def print(self, *, label: str | None = None, name: str | None = None) -> None:
         """Write each record to standard output, as `[label]: key, value`; the end of the line, for a look at things.
@@ -250,6 +281,7 @@ class KStream(Joining[K, V]):
         concurrency: int | None = None,
         ordered: Ordered | None = None,
         timeout: timedelta | None = None,
+        service: Service | None = None,
         name: str | None = None,
     ) -> None:
         """Call `action(key, value)` for each record; nothing comes after it.
@@ -259,7 +291,8 @@ class KStream(Joining[K, V]):
         a 1
         [('a', 1)]
         """
-        operator = op.Foreach(action, call_options(action, "foreach", (concurrency, ordered, timeout)))
+        calls = call_options(action, "foreach", (concurrency, ordered, timeout, service))
+        operator = op.Foreach(action, calls)
         self._next("KSTREAM-FOREACH-", operator, name)
 
     # -- The key may change ------------------------------------------------------------------------------------------
@@ -273,6 +306,7 @@ class KStream(Joining[K, V]):
         concurrency: int | None = None,
         ordered: Ordered | None = None,
         timeout: timedelta | None = None,
+        service: Service | None = None,
         name: str | None = None,
     ) -> KStream[K2, V2]:
         """Replace key and value by what `mapper(key, value)` returns.
@@ -281,7 +315,8 @@ class KStream(Joining[K, V]):
         >>> run_stream(lambda s: s.map(lambda key, value: (key + "!", value + 1)), [("a", 1)])
         [('a!', 2)]
         """
-        operator = op.MapRecords(mapper, call_options(mapper, "map", (concurrency, ordered, timeout)))
+        calls = call_options(mapper, "map", (concurrency, ordered, timeout, service))
+        operator = op.MapRecords(mapper, calls)
         return self._rekeyed("KSTREAM-MAP-", operator, name, (key, value), returns_pair(mapper))
 
     def flat_map(
@@ -296,6 +331,7 @@ class KStream(Joining[K, V]):
         concurrency: int | None = None,
         ordered: Ordered | None = None,
         timeout: timedelta | None = None,
+        service: Service | None = None,
         name: str | None = None,
     ) -> KStream[K2, V2]:
         """Replace each record by one for each (key, value) that `mapper(key, value)` gives.
@@ -304,7 +340,8 @@ class KStream(Joining[K, V]):
         >>> run_stream(lambda s: s.flat_map(lambda key, value: [(key, value), ("b", 0)]), [("a", 1)])
         [('a', 1), ('b', 0)]
         """
-        operator = op.FlatMap(mapper, call_options(mapper, "flat_map", (concurrency, ordered, timeout), many=True))
+        calls = call_options(mapper, "flat_map", (concurrency, ordered, timeout, service), many=True)
+        operator = op.FlatMap(mapper, calls)
         return self._rekeyed("KSTREAM-FLATMAP-", operator, name, (key, value), returns_pairs(mapper))
 
     def select_key(

@@ -129,7 +129,7 @@ class ProcessorContext:
         cursor = self._cursor
         if cursor.partition is None or cursor.record is None:
             return None
-        return RecordMetadata(*cursor.partition, cursor.record.offset)
+        return RecordMetadata(*cursor.partition, cursor.record.offset, cursor.derived)
 
     @property
     def stream_time_ms(self) -> int:

@@ -21,7 +21,7 @@ import msgspec
 from streamlib.topology import operators as op
 from streamlib.topology.nodes import Node, ProcessorNode
 
-_SILENT = (op.PassThrough, op.DropNullKeys, op.Branch)
+_SILENT = (op.PassThrough, op.DropNullKeys, op.Branch, op.AddRecordId)
 _FUNCTIONS = (op.Filter, op.MapRecords, op.MapValues, op.SelectKey, op.Peek, op.Foreach)
 _MANY = (op.FlatMap, op.FlatMapValues)
 
