@@ -47,6 +47,12 @@ from streamlib.restore_listener import RestoreListener
 from streamlib.serdes import Serde, Serdes
 from streamlib.state.versioned import VersionedRecord
 from streamlib.topology.services import CircuitBreaker, RateLimit, Service
+from streamlib.topology.timestamps import (
+    FailOnInvalidTimestamp,
+    LogAndSkipOnInvalidTimestamp,
+    UsePartitionTimeOnInvalidTimestamp,
+    WallclockTimestampExtractor,
+)
 from streamlib.topology.topology import Topology
 from streamlib.windows import (
     JoinWindows,
@@ -74,6 +80,7 @@ __all__ = [
     "Earliest",
     "EmitStrategy",
     "Fail",
+    "FailOnInvalidTimestamp",
     "FixedKeyProcessor",
     "FixedKeyProcessorContext",
     "FixedKeyRecord",
@@ -88,6 +95,7 @@ __all__ = [
     "LateRecord",
     "Latest",
     "LockError",
+    "LogAndSkipOnInvalidTimestamp",
     "Materialized",
     "Max",
     "Mean",
@@ -126,8 +134,10 @@ __all__ = [
     "Topology",
     "TopologyError",
     "UnlimitedWindows",
+    "UsePartitionTimeOnInvalidTimestamp",
     "ValueTransformer",
     "VersionedRecord",
+    "WallclockTimestampExtractor",
     "Window",
     "Windowed",
     "record_metadata",

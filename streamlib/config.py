@@ -26,6 +26,9 @@ Compression: TypeAlias = Literal["none", "gzip", "snappy", "lz4", "zstd"]
 
 MIB = 1 << 20
 
+AROUND_A_ROW_BYTES = 1024
+"""Headers of batch and record, and an ordinary key."""
+
 FIXED: Mapping[str, tuple[str, str]] = {
     "isolation_level": ("read_committed", "an aborted transaction must never be processed"),
     "enable_idempotence": ("true", "a retry must never write a record twice"),
@@ -159,6 +162,12 @@ class StreamsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         return ErrorPolicies(
             self.on_deserialization_error, self.on_processing_error, self.errors_dead_letter_queue_topic_name
         )
+
+    @property
+    def max_row_bytes(self) -> int:
+        """The largest row of a store: what surrounds it in the changelog, its key among it, has to fit as well. Larger
+        keys are refused when they are sent."""
+        return max(1, self.max_request_size - AROUND_A_ROW_BYTES)
 
     @property
     def state_path(self) -> Path:

@@ -16,6 +16,7 @@ from streamlib.engine.operators.sink import compile_sink
 from streamlib.engine.operators.site import OpenStore, Site, Work, fan_out
 from streamlib.engine.operators.versioned import versioned_tables
 from streamlib.engine.record_cache import RecordCache
+from streamlib.engine.timestamps import extract_function
 from streamlib.state.ttl import TtlOverlay
 from streamlib.topology import operators as op
 from streamlib.topology.nodes import Node, ProcessorNode, SinkNode, SourceNode, TtlStoreSpec
@@ -62,7 +63,8 @@ class Compiler(msgspec.Struct):
 
     def _source(self, node: SourceNode, forward: NodeFn) -> CompiledSource:
         skip = None if self.errors is None else self.errors.of_source(node.on_deserialization_error)
-        return CompiledSource(node.name, forward, node.key, node.value, node.timestamp_extractor, skip)
+        extract = extract_function(node.timestamp_extractor, node.name, self.work.facts.now_ms)
+        return CompiledSource(node.name, forward, node.key, node.value, extract, skip)
 
     def _processor(self, node: ProcessorNode, site: Site) -> NodeFn:
         if not is_awaited(node):

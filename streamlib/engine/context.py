@@ -60,8 +60,14 @@ class ProcessorContext:
 
         Raises:
             TopologyError: there is no such child.
-            ProcessingError: the node keeps the key, and this is another.
+            ProcessingError: the node keeps the key, and this is another; the timestamp is negative.
         """
+        if record.timestamp < 0:
+            raise ProcessingError(
+                f"node {self._node} forwards a record with timestamp {record.timestamp}: times are in ms since the "
+                "epoch and not negative, and no reader would take it",
+                node=self._node,
+            )
         if self._keeps_key:
             self._check_key(record)
         if child is None:

@@ -53,7 +53,7 @@ class ErrorHandling:
         self._task_id = task_id
         self._cursor = cursor
         self._outbox = outbox
-        self._log = _RateLimitedLog(now_ms)
+        self._log = RateLimitedLog(now_ms)
         self._places: dict[str, Place] = {}
 
     def of_source(self, option: PolicyOption | None) -> SkipUndecodable | None:
@@ -149,7 +149,7 @@ def dead_letter(partition: TopicPartition, record: FetchedRecord, error: Streams
     return record.key, record.value, record.timestamp, headers
 
 
-class _RateLimitedLog:
+class RateLimitedLog:
     """Passes one warning on, then counts for a while."""
 
     def __init__(self, now_ms: Callable[[], int]) -> None:

@@ -211,7 +211,7 @@ def task_factory(
             backend,
             now_ms=clock.now_ms,
             max_task_idle_ms=config.max_task_idle_ms,
-            max_value_bytes=config.max_request_size,
+            max_value_bytes=config.max_row_bytes,
             global_stores=global_stores,
             cache_budget=cache_budget,
             policies=config.error_policies,
