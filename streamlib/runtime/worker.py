@@ -76,7 +76,8 @@ class WorkerStatus(msgspec.Struct, frozen=True):
 
     `standbys` and `restoring` say for each task how many changelog offsets it is behind. `calls_in_flight` are calls of
     functions that are awaited, `commits_held` the commits that had to wait for such calls; `services` are those that
-    functions call, by name.
+    functions call, by name. `dropped` counts records that the tasks it has now left out, since these began: without a
+    key or a time where they need one, late, or skipped after an error.
     """
 
     tasks: tuple[str, ...]
@@ -93,6 +94,7 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     calls_in_flight: int = 0
     commits_held: int = 0
     services: dict[str, ServiceStatus] = {}
+    dropped: int = 0
 
 
 class WorkerParts(msgspec.Struct, frozen=True):
@@ -189,6 +191,7 @@ class Worker:
             calls_in_flight=len(self._calls),
             commits_held=self._counts["commits_held"],
             services=self._services.status,
+            dropped=sum(task.dropped for task in self._tasks.running.values()),
         )
 
     def stop(self, *, leave: bool | None = None) -> None:
