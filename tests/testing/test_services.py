@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from streamlib import CircuitBreaker, RateLimit, Service, StreamsBuilder, StreamsConfig
+from streamlib import CircuitBreaker, RateLimit, Record, Service, StreamsBuilder, StreamsConfig
 from streamlib.errors import ProcessingError
-from streamlib.testing import TopologyTestDriver
+from streamlib.testing import TopologyTestDriver, simulate
 
 
 class Shop:
@@ -96,3 +97,27 @@ def test_calls_are_made_at_the_rate_that_is_allowed() -> None:
     assert shop.sink.read_values() == list("cdefg")
     assert [at for at, _ in shop.asked] == [0, 0, 1000, 1000, 2000, 2000, 3000]
     shop.driver.close()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_service_that_comes_and_goes_among_faults_costs_nothing(seed: int) -> None:
+    """Workers die, networks break, and the service works three seconds of every four."""
+
+    async def ask(value: str) -> str:
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(0.01)
+        if loop.time() % 4 < 1:
+            raise ConnectionError("closed")
+        return value
+
+    service = Service(
+        "shop",
+        rate_limit=RateLimit(50, per=timedelta(milliseconds=100)),
+        breaker=CircuitBreaker(failures=3, open_for=timedelta(milliseconds=300)),
+    )
+    builder = StreamsBuilder()
+    asked = builder.stream("in", key=str, value=str).map_values(ask, service=service, concurrency=8)
+    asked.group_by_key().count(store="counts").to_stream().to("out")
+    records = [Record(f"k{number % 7}", str(number), number) for number in range(300)]
+    found = simulate(builder.build(), {"in": records}, seed=seed).records("out", key=str, value=int)
+    assert len(found) == len(records)
