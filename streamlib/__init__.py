@@ -34,6 +34,7 @@ from streamlib.errors import (
     KafkaError,
     LockError,
     ProcessingError,
+    RecordTooLargeError,
     SerializationError,
     StateStoreError,
     StreamsError,
@@ -41,7 +42,7 @@ from streamlib.errors import (
     TaskMigratedError,
     TopologyError,
 )
-from streamlib.policies import DeadLetter, Fail, Skip
+from streamlib.policies import DeadLetter, Fail, FailedRecord, Retry, Skip
 from streamlib.records import FixedKeyRecord, Record, RecordMetadata, TopicPartition
 from streamlib.restore_listener import RestoreListener
 from streamlib.serdes import Serde, Serdes
@@ -81,6 +82,7 @@ __all__ = [
     "EmitStrategy",
     "Fail",
     "FailOnInvalidTimestamp",
+    "FailedRecord",
     "FixedKeyProcessor",
     "FixedKeyProcessorContext",
     "FixedKeyRecord",
@@ -107,7 +109,9 @@ __all__ = [
     "RateLimit",
     "Record",
     "RecordMetadata",
+    "RecordTooLargeError",
     "RestoreListener",
+    "Retry",
     "Serde",
     "Serdes",
     "SerializationError",

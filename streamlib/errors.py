@@ -7,6 +7,7 @@ Exceptions of user functions are chained (`raise ... from`), never swallowed.
       ConfigError              a wrong option, found before anything starts
       TopologyError            a topology that cannot run: unknown node, no serde, inputs that are not co-partitioned
       SerializationError       bytes that cannot be decoded, or a value that cannot be encoded
+        RecordTooLargeError    a result is larger than max_request_size
       ProcessingError          a user function raised
       StateStoreError          a store cannot be opened, read or restored
         LockError              another process holds the state directory
@@ -70,6 +71,10 @@ class SerializationError(StreamsError):
         self.partition = partition
         self.offset = offset
         self.node = node
+
+
+class RecordTooLargeError(SerializationError):
+    """A result is larger than `max_request_size`, and its sink's policy has asked for that to be looked at."""
 
 
 class ProcessingError(StreamsError):

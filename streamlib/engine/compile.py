@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
+from streamlib.engine.calls import Line
 from streamlib.engine.error_handling import ErrorHandling
 from streamlib.engine.inputs import CompiledSource, NodeFn
 from streamlib.engine.operators import compile_operator
@@ -17,6 +18,7 @@ from streamlib.engine.operators.site import OpenStore, Site, Work, fan_out
 from streamlib.engine.operators.versioned import versioned_tables
 from streamlib.engine.record_cache import RecordCache
 from streamlib.engine.timestamps import extract_function
+from streamlib.policies import Fail
 from streamlib.state.ttl import TtlOverlay
 from streamlib.topology import operators as op
 from streamlib.topology.nodes import Node, ProcessorNode, SinkNode, SourceNode, TtlStoreSpec
@@ -58,23 +60,34 @@ class Compiler(msgspec.Struct):
                     compiled[name] = self._processor(node, self._cached(node, site))
                 case SinkNode():
                     topic = self.full_name(node.topic) if isinstance(node.topic, str) else None
-                    compiled[name] = self._guarded(node, compile_sink(node, topic, self.work))
+                    compiled[name] = self._sink(node, topic)
         return sources
 
     def _source(self, node: SourceNode, forward: NodeFn) -> CompiledSource:
-        skip = None if self.errors is None else self.errors.of_source(node.on_deserialization_error)
+        skip = None if self.errors is None else self.errors.of_source(node)
         extract = extract_function(node.timestamp_extractor, node.name, self.work.facts.now_ms)
         return CompiledSource(node.name, forward, node.key, node.value, extract, skip)
 
     def _processor(self, node: ProcessorNode, site: Site) -> NodeFn:
-        if not is_awaited(node):
-            return self._guarded(node, self._compiled(node, site))
-        return compile_awaited(node, self.work.calls, lambda plain: self._guarded(plain, self._compiled(plain, site)))
+        if is_awaited(node):
+            return compile_awaited(
+                node, self.work.calls, lambda plain, line: self._guarded(plain, self._compiled(plain, site), line)
+            )
+        compiled = self._compiled(node, site)
+        if self.errors is not None and self.work.calls is not None:
+            retried = self.errors.retried(compiled, node, self.work.calls)
+            if retried is not None:
+                return retried
+        return self._guarded(node, compiled)
 
-    def _guarded(self, node: ProcessorNode | SinkNode, compiled: NodeFn) -> NodeFn:
+    def _guarded(self, node: ProcessorNode, compiled: NodeFn, line: Line | None = None) -> NodeFn:
+        return compiled if self.errors is None else self.errors.guarded(compiled, node, line)
+
+    def _sink(self, node: SinkNode, topic: str | None) -> NodeFn:
         if self.errors is None:
-            return compiled
-        return self.errors.guarded(compiled, node.name, is_sink=isinstance(node, SinkNode))
+            return compile_sink(node, topic, self.work)
+        measured = not isinstance(self.errors.of_writing(node), Fail)
+        return self.errors.guarded(compile_sink(node, topic, self.work, measured=measured), node)
 
     def _compiled(self, node: ProcessorNode, site: Site) -> NodeFn:
         """The node; if it keeps a table whose rows expire, with what that takes."""

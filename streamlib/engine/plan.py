@@ -79,7 +79,9 @@ def dead_letter_topics(topology: Topology, policies: ErrorPolicies) -> set[str]:
         ConfigError: a dead letter has nowhere to go.
     """
     nodes = topology.nodes.values()
-    return policies.dead_letter_topics(node.on_deserialization_error for node in nodes if isinstance(node, SourceNode))
+    return policies.dead_letter_topics(
+        node.on_deserialization_error if isinstance(node, SourceNode) else node.on_error for node in nodes
+    )
 
 
 def make_plan(topology: Topology, application_id: str, partition_counts: Mapping[str, int]) -> Plan:

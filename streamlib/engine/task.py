@@ -37,7 +37,7 @@ from streamlib.engine.reach import finishes_at_once
 from streamlib.engine.record_cache import CacheBudget, RecordCache
 from streamlib.engine.services import Services
 from streamlib.errors import ProcessingError, StateStoreError, StreamsError
-from streamlib.policies import DeadLetter, ErrorPolicies
+from streamlib.policies import ErrorPolicies
 from streamlib.records import FetchedBatch, OffsetAndMetadata, OutRecord, TaskId, TopicPartition
 from streamlib.state.backend import Backend
 from streamlib.state.overlay import DEFAULT_MAX_VALUE_BYTES
@@ -164,7 +164,6 @@ class Task:
         self._cursor = Cursor()
         self._punctuation = Punctuation(self._cursor, now_ms)
         self._outbox = Outbox({})
-        self._errors = ErrorHandling(self._policies, task_id, self._cursor, self._outbox, now_ms)
         self._stores: dict[str, OpenStore] = {}
         self._stream_times: dict[str, StreamTime] = {}
         self._processors: list[OpenProcessor] = []
@@ -230,14 +229,17 @@ class Task:
         self._cursor = Cursor()
         self._cursor.stream_time = _partition_time(committed)
         self._outbox = Outbox({**self._plan.partition_counts, **self._learnt_partitions})
-        self._errors = ErrorHandling(self._policies, self.id, self._cursor, self._outbox, self._now_ms)
-        self._punctuation = Punctuation(self._cursor, self._now_ms, self._errors.skip_failed)
+        nodes = self._plan.nodes(self.id)
+        errors = ErrorHandling(
+            self._policies, nodes, self.id, self._cursor, self._outbox, self._now_ms, self._max_value_bytes
+        )
+        self._punctuation = Punctuation(self._cursor, self._now_ms, errors.in_punctuator)
         self._stores = {name: self._open(spec) for name, spec in self._specs.items()}
         self._stream_times = _stream_times(committed)
         self._committed_times, self._committed_records_out = self._times(), 0
         self._processors, self._caches = [], {}
         calls = Calls(self._cursor, self._services)
-        sources = self._compile(calls)
+        sources = self._compile(calls, errors)
         self._queues = {
             partition: Input(
                 partition,
@@ -271,20 +273,20 @@ class Task:
     def _follow_unfinished(self, calls: Calls) -> None:
         """Decide for each input whether it may be committed while records of it are unfinished."""
         nodes, full_name = self._plan.nodes(self.id), self._plan.full_name
-        children, dead_letters = children_of(nodes), isinstance(self._policies.of_processing, DeadLetter)
+        children = children_of(nodes)
         calls.most_pending = min(calls.most_pending, room_for_progress(self._stream_times))
         if calls.most_pending < LEAST_PENDING:
             calls.most_pending, calls.may_hold = LEAST_PENDING, True
             return
         for name, node in nodes.items():
-            if isinstance(node, SourceNode) and finishes_at_once(nodes, children, name, dead_letters=dead_letters):
+            if isinstance(node, SourceNode) and finishes_at_once(nodes, children, name, self._policies):
                 topics = {full_name(topic) for topic in node.topics}
                 for queue in self._queues.values():
                     if queue.partition.topic in topics:
                         queue.unfinished = calls.unfinished.setdefault(queue.partition, {})
         calls.may_hold = len(calls.unfinished) < len(self._queues)
 
-    def _compile(self, calls: Calls) -> dict[str, CompiledSource]:
+    def _compile(self, calls: Calls, errors: ErrorHandling) -> dict[str, CompiledSource]:
         nodes = self._plan.nodes(self.id)
 
         def getter(table: str) -> TableRows:
@@ -304,8 +306,9 @@ class Task:
             self._cache_budget,
             self._behind,
             calls=calls,
+            max_record_bytes=self._max_value_bytes,
         )
-        sources = Compiler(nodes, self._plan.full_name, work, self._errors).compile()
+        sources = Compiler(nodes, self._plan.full_name, work, errors).compile()
         self._processors.reverse()  # nodes are compiled from the last to the first
         return sources
 
@@ -344,6 +347,8 @@ class Task:
             After an error the task can only be rolled back; the record stays unprocessed.
         """
         assert self._phase is Phase.RUNNING, f"task {self.id}: process while {self._phase.value}"
+        if self._calls is not None and self._calls.may_fill_up:
+            expired = _or_full(self._calls, expired)
         before = self._cursor.records_in
         with self._failing_for_good:
             while (left := max_records + before - self._cursor.records_in) > 0 and (chosen := self._next(None)):
@@ -702,6 +707,11 @@ class Task:
     def store(self, name: str) -> OpenStore:
         """A store with its uncommitted changes, for a test driver to look into."""
         return self._stores[name]
+
+
+def _or_full(calls: Calls, expired: Callable[[], bool] | None) -> Callable[[], bool]:
+    """Whether the slice is to end, for the last record had to wait, and no more may."""
+    return lambda: (calls.pending > 0 and calls.room <= 0) or (expired is not None and expired())
 
 
 def _partition_time(committed: Mapping[TopicPartition, OffsetAndMetadata]) -> int:

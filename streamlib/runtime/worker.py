@@ -75,9 +75,9 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     """What a worker is doing, for people to look at. Counts are since its start.
 
     `standbys` and `restoring` say for each task how many changelog offsets it is behind. `calls_in_flight` are calls of
-    functions that are awaited, `commits_held` the commits that had to wait for such calls; `services` are those that
-    functions call, by name. `dropped` counts records that the tasks it has now left out, since these began: without a
-    key or a time where they need one, late, or skipped after an error.
+    functions that are awaited, and records that are to be tried again; `commits_held` the commits that had to wait for
+    such; `services` are those that functions call, by name. `dropped` counts records that the tasks it has now left
+    out, since these began: without a key or a time where they need one, late, or skipped after an error.
     """
 
     tasks: tuple[str, ...]

@@ -113,6 +113,7 @@ class TopologyTestDriver:
                 max_task_idle_ms=NEVER_WAIT,
                 global_stores=self._global.stores if self._global else {},
                 cache_budget=self._cache_budget,
+                max_value_bytes=self._config.max_request_size,
                 policies=self._config.error_policies,
                 services=self._services,
             )

@@ -16,7 +16,7 @@ import msgspec
 from streamlib.errors import TopologyError
 from streamlib.policies import PolicyOption
 from streamlib.serdes import serde_for
-from streamlib.topology.checks import check_node_name, check_sink, check_source, check_topic_name
+from streamlib.topology.checks import check_node_name, check_policy, check_sink, check_source, check_topic_name
 from streamlib.topology.describe import describe
 from streamlib.topology.dot import dot
 from streamlib.topology.drawing import draw
@@ -204,7 +204,9 @@ class Topology:
         )
         return self.add(node)
 
-    def add_processor(self, name: str, supplier: Callable[[], Any], *parents: str) -> Self:
+    def add_processor(
+        self, name: str, supplier: Callable[[], Any], *parents: str, on_error: PolicyOption | None = None
+    ) -> Self:
         """Give the records of the parents to a processor of your own.
 
         Args:
@@ -212,13 +214,15 @@ class Topology:
             supplier: makes a processor for each task, such as its class. The stores in its attribute `stores`, or that
                 its function of this name returns, are added and connected.
             parents: nodes that were added before.
+            on_error: what becomes of a record at which it raises, if not what the configuration says.
 
         Raises:
             TopologyError: the name is taken, or a parent is not there or is a sink.
         """
         what = f"processor {name}"
+        check_policy(on_error, f"{what}: on_error")
         operator = Process(processor_supplier(supplier, what))
-        self.add(ProcessorNode(name=name, operator=operator, parents=parents))
+        self.add(ProcessorNode(name=name, operator=operator, parents=parents, on_error=on_error))
         for store in supplied_stores(supplier, what):
             self.add_state_store(store, name)
         return self
@@ -231,13 +235,16 @@ class Topology:
         key: Any = bytes,
         value: Any = bytes,
         partitioner: Partitioner | None = None,
+        on_error: PolicyOption | None = None,
     ) -> Self:
         """Write the records of the parents to a topic, or each to the one that `topic(key, value, context)` gives.
+
+        `on_error` says what becomes of those that cannot be written, if not what the configuration says.
 
         Raises:
             TopologyError: the name is taken, or a parent is not there or is a sink.
         """
-        check_sink(topic, partitioner, f"sink {name}")
+        check_sink(topic, partitioner, on_error, f"sink {name}")
         node = SinkNode(
             name=name,
             topic=topic,
@@ -245,6 +252,7 @@ class Topology:
             value=serde_for(value),
             parents=parents,
             partitioner=partitioner,
+            on_error=on_error,
         )
         return self.add(node)
 

@@ -665,8 +665,16 @@ def test_types_come_from_what_is_returned_in_the_end() -> None:
 class World:
     """A task, what is committed of it, and a log to read; a crash leaves only what is committed."""
 
-    def __init__(self, make: Make, records: list[tuple[str, str]]) -> None:
+    def __init__(
+        self,
+        make: Make,
+        records: list[tuple[str, str]],
+        answer: Callable[[Call], Answer] = lambda call: Answer(call.value),
+        **options: Any,
+    ) -> None:
         self._make = make
+        self._answer = answer
+        self._options = options
         self._rows = [(key, value, n) for n, (key, value) in enumerate(records)]
         self._backend = InMemoryBackend()
         self._ends: dict[TopicPartition, int] = {}
@@ -676,7 +684,7 @@ class World:
         self._start()
 
     def _start(self) -> None:
-        self.task = unstarted(self._make, self._backend)
+        self.task = unstarted(self._make, self._backend, **self._options)
         self.task.start(self._committed, {} if self._committed else {INPUT: 0})
         self.fetched = self.task.positions()[INPUT]
         self.under_way: list[Call] = []
@@ -694,7 +702,7 @@ class World:
     def finish(self, number: int) -> None:
         if self.under_way:
             call = self.under_way.pop(number % len(self.under_way))
-            self.task.finish(call, Answer(call.value))
+            self.task.finish(call, self._answer(call))
             self.under_way += self.task.take_calls()
 
     def commit(self) -> None:

@@ -30,6 +30,7 @@ from streamlib import (
     ProcessorContext,
     PunctuationType,
     Record,
+    Retry,
     Serdes,
     SessionWindowedKStream,
     SessionWindows,
@@ -275,6 +276,14 @@ assert_type(Topology().add_source("in", "in").add_processor("p", Enrich, "in").a
 assert_type(StreamsBuilder(optimize=True, strict_naming=True).topology, Topology)
 StreamsBuilder().stream("in", key=str, value=int, on_deserialization_error=DeadLetter("dead"))
 StreamsConfig(application_id="app", on_processing_error="drop")  # type: ignore[arg-type]
+patient = Retry([timedelta(seconds=1)], then=DeadLetter("dead"))
+Retry([timedelta(seconds=1)], then=patient)  # type: ignore[arg-type]
+StreamsConfig(application_id="app", on_processing_error=patient, on_production_error=lambda failed: "skip")
+assert_type(orders.map_values(lambda order: order.amount, on_error=patient), KStream[str, float])
+assert_type(orders.filter(lambda key, order: True, on_error=lambda failed: patient), KStream[str, Order])
+assert_type(orders.process_values(EnrichValues, value=float, on_error="skip"), KStream[str, float])
+assert_type(orders.group_by_key().aggregate(lambda: 0, lambda k, v, n: n + 1, on_error=patient), KTable[str, int])
+orders.to("out", on_error="drop")  # type: ignore[arg-type]
 orders.to("out", partitioner=lambda topic, key, order, partitions: 0)
 orders.to(lambda key, order, context: "out")
 

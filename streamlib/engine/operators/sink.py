@@ -8,27 +8,33 @@ while, then to the next (KIP-480's sticky partitions, without chance in it).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 from streamlib.engine.inputs import NodeFn
 from streamlib.engine.operators.site import Work, short, user_error
 from streamlib.engine.outbox import Place
-from streamlib.errors import ProcessingError, SerializationError
+from streamlib.errors import ProcessingError, RecordTooLargeError, SerializationError
 from streamlib.partitioning import KeyPartitioner
 from streamlib.records import Headers, OutRecord
 from streamlib.topology.nodes import SinkNode
 from streamlib.windows import window_bytes
 
+Encode: TypeAlias = Callable[[Any, Any, int, Headers], OutRecord]
+
+_BATCH_HEADER_BYTES = 61
+
 STICKY_RECORDS = 100
 """So many records without a key in a row share a partition, and so a batch."""
 
 
-def compile_sink(node: SinkNode, topic: str | None, work: Work) -> NodeFn:
-    """`topic` is the full name; None if it is chosen per record."""
+def compile_sink(node: SinkNode, topic: str | None, work: Work, *, measured: bool = False) -> NodeFn:
+    """`topic` is the full name; None if it is chosen per record. `measured`: a record that is too large to be written
+    is this node's error; otherwise it is found when it is about to be sent."""
+    encode = _encoder(node, work.max_record_bytes if measured else None)
     if topic is None or not work.outbox.knows(topic):
-        return _topic_per_record(node, work, _topic_chooser(node, topic, work))
-    if node.partitioner is not None:
-        return _placed(node, placer(node, topic, work))
+        return _topic_per_record(encode, _topic_chooser(node, topic, work), lambda name: placer(node, name, work), work)
+    if node.partitioner is not None or measured:
+        return _placed(encode, placer(node, topic, work))
     if len(work.outbox.slots(topic)) == 1:
         return _single_partition(node, topic, work)
     return _partitioned_by_key(node, topic, work)
@@ -68,9 +74,7 @@ def _partitioned_by_key(node: SinkNode, topic: str, work: Work) -> NodeFn:
     return sink
 
 
-def _placed(node: SinkNode, place: Place) -> NodeFn:
-    encode = _encoder(node)
-
+def _placed(encode: Encode, place: Place) -> NodeFn:
     def sink(key: Any, value: Any, timestamp: int, headers: Headers) -> None:
         place(key, value, encode(key, value, timestamp, headers))
 
@@ -93,14 +97,16 @@ def _topic_chooser(node: SinkNode, topic: str | None, work: Work) -> Callable[[A
     return chosen
 
 
-def _topic_per_record(node: SinkNode, work: Work, choose: Callable[[Any, Any, int], str]) -> NodeFn:
+def _topic_per_record(
+    encode: Encode, choose: Callable[[Any, Any, int], str], place_in: Callable[[str], Place], work: Work
+) -> NodeFn:
     """The topic is the user's choice, or its partitions are not known yet: then records wait, in order."""
-    outbox, encode = work.outbox, _encoder(node)
+    outbox = work.outbox
     places: dict[str, Place] = {}
 
     def place_for(topic: str) -> Place:
         if topic not in places:
-            places[topic] = placer(node, topic, work)
+            places[topic] = place_in(topic)
         return places[topic]
 
     def sink(key: Any, value: Any, timestamp: int, headers: Headers) -> None:
@@ -157,7 +163,8 @@ def _sticky(count: int, first: int) -> Callable[[], int]:
     return choose
 
 
-def _encoder(node: SinkNode) -> Callable[[Any, Any, int, Headers], OutRecord]:
+def _encoder(node: SinkNode, most_bytes: int | None) -> Encode:
+    """With a limit, what is larger is an error."""
     encode_key, encode_value = node.key.encode, node.value.encode
     topic = node.topic if isinstance(node.topic, str) else "its topic"
 
@@ -169,7 +176,49 @@ def _encoder(node: SinkNode) -> Callable[[Any, Any, int, Headers], OutRecord]:
             raise _unencodable(node, topic, key, value, error) from error
         return raw_key, raw_value, timestamp, headers
 
-    return encode
+    if most_bytes is None:
+        return encode
+
+    def measured(key: Any, value: Any, timestamp: int, headers: Headers) -> OutRecord:
+        record = encode(key, value, timestamp, headers)
+        if (size := batch_bytes(record)) > most_bytes:
+            raise _too_large(node, topic, record, (size, most_bytes))
+        return record
+
+    return measured
+
+
+def batch_bytes(record: OutRecord) -> int:
+    """How large a batch with nothing but this record is, before compression. Source: `DefaultRecordBatch`.
+
+    >>> batch_bytes((b"key", b"value", 0, ()))
+    76
+    """
+    key, value, _, headers = record
+    size = 3 + _sized(key) + _sized(value) + _varint_bytes(len(headers))
+    size += sum(_sized(name.encode()) + _sized(content) for name, content in headers)
+    return _BATCH_HEADER_BYTES + _varint_bytes(size) + size
+
+
+def _sized(data: bytes | None) -> int:
+    """Bytes after their length."""
+    return 1 if data is None else _varint_bytes(len(data)) + len(data)
+
+
+def _varint_bytes(number: int) -> int:
+    """Zigzag: twice the number, seven bits a byte."""
+    return max((number.bit_length() + 7) // 7, 1)
+
+
+def _too_large(node: SinkNode, topic: str, record: OutRecord, size: tuple[int, int]) -> RecordTooLargeError:
+    key, value, _, _ = record
+    return RecordTooLargeError(
+        f"node {node.name} cannot write a record of {size[0]:,} bytes (key {len(key or b''):,}, value "
+        f"{len(value or b''):,}) to {topic}: max_request_size is {size[1]:,}; raise it, and max.message.bytes of the "
+        "topic, or write smaller records",
+        topic=topic,
+        node=node.name,
+    )
 
 
 def _unencodable(node: SinkNode, topic: str, key: object, value: object, error: Exception) -> SerializationError:

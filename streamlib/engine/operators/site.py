@@ -57,7 +57,8 @@ class Work(msgspec.Struct, frozen=True):
     """What all nodes of a task share. `getter` finds a table's rows by the name of its node; `processors` are the
     user's, in the order they were compiled; `stream_times` the operators', by node; `global_stores` can be read by all
     of them; nodes of global stores have no `punctuation` and no `calls`. `behind()`: records are known to wait for the
-    task. `shared` is what several nodes have in common, by a name they agree on."""
+    task. `shared` is what several nodes have in common, by a name they agree on. `max_record_bytes`: none larger can be
+    written."""
 
     cursor: Cursor
     outbox: Outbox
@@ -73,6 +74,7 @@ class Work(msgspec.Struct, frozen=True):
     behind: Callable[[], bool] = lambda: False
     shared: dict[str, Any] = {}
     calls: Calls | None = None
+    max_record_bytes: int = (1 << 31) - 1
 
 
 class Site(msgspec.Struct, frozen=True):
