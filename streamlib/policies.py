@@ -55,8 +55,8 @@ class Retry(msgspec.Struct, frozen=True, tag="retry"):
     """Call the function that raised again, after a while: nothing else of the step has happened by then.
 
     The record waits meanwhile, and with it those of its key that come to the same step; others go on. It is for
-    `on_processing_error` and the `on_error` of steps; a function of another step than those that take `on_error`, or a
-    punctuator, is not called again, and `then` holds at once.
+    `on_processing_error` and the `on_error` of steps. Where a part of the step may have been done when the function
+    raises, as in windows and punctuators, it is not called again, and `then` holds at once.
 
     Attributes:
         delays: how long to wait before each further call; so many there are.

@@ -605,7 +605,7 @@ class KStream(Joining[K, V]):
             key: the type of the keys it forwards.
             value: the type of the values it forwards.
             on_error: what becomes of a record at which it raises, if not what the configuration says. What the
-                processor did with it before stays.
+                processor did with it before stays; it is called again (`Retry`) only if that was nothing.
             name: of the node.
 
         >>> from streamlib import Stores, StreamsBuilder
@@ -656,7 +656,7 @@ class KStream(Joining[K, V]):
             stores: the stores it uses: names of added ones, or specs, which are added.
             value: the type of the values it forwards.
             on_error: what becomes of a record at which it raises, if not what the configuration says. What the
-                processor did with it before stays.
+                processor did with it before stays; it is called again (`Retry`) only if that was nothing.
             name: of the node.
 
         >>> from streamlib import Stores

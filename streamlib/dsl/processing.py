@@ -28,7 +28,7 @@ def processed(
     """
     method, prefix = ("process_values", "PROCESSVALUES") if keeps_key else ("process", "PROCESSOR")
     name, on_error = called
-    check_policy(on_error, f"{method}: on_error")
+    check_policy(on_error, f"{method}: on_error", retry=True)
     operator = op.Process(processor_supplier(supplier, method), keeps_key)
     used = [store_name(point, store) for store in (*stores, *supplied_stores(supplier, method))]
     # A given name uses no number up here, unlike elsewhere (`KStreamImpl.process`).

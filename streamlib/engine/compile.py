@@ -17,6 +17,7 @@ from streamlib.engine.operators.sink import compile_sink
 from streamlib.engine.operators.site import OpenStore, Site, Work, fan_out
 from streamlib.engine.operators.versioned import versioned_tables
 from streamlib.engine.record_cache import RecordCache
+from streamlib.engine.retries import Done
 from streamlib.engine.timestamps import extract_function
 from streamlib.policies import Fail
 from streamlib.state.ttl import TtlOverlay
@@ -73,12 +74,11 @@ class Compiler(msgspec.Struct):
             return compile_awaited(
                 node, self.work.calls, lambda plain, line: self._guarded(plain, self._compiled(plain, site), line)
             )
-        compiled = self._compiled(node, site)
-        if self.errors is not None and self.work.calls is not None:
-            retried = self.errors.retried(compiled, node, self.work.calls)
-            if retried is not None:
-                return retried
-        return self._guarded(node, compiled)
+        if self.errors is None or self.work.calls is None or not self.errors.may_retry(node):
+            return self._guarded(node, self._compiled(node, site))
+        done = Done()
+        watched = site.noted(done) if isinstance(node.operator, op.Process) else site
+        return self.errors.retried(self._compiled(node, watched), node, self.work.calls, done)
 
     def _guarded(self, node: ProcessorNode, compiled: NodeFn, line: Line | None = None) -> NodeFn:
         return compiled if self.errors is None else self.errors.guarded(compiled, node, line)

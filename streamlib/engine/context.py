@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from streamlib.dsl.processor import Cancellable, PunctuationType
+from streamlib.engine.retries import NotedStore
 from streamlib.errors import ProcessingError, StreamsError, TopologyError
 from streamlib.records import FixedKeyRecord, Headers, Record, RecordMetadata, TaskId
 from streamlib.state.rows import Rows
@@ -53,7 +54,9 @@ class ProcessorContext:
         self._cursor = site.work.cursor
         self._facts = site.work.facts
         self._keeps_key = keeps_key
-        self._stores = {name: open_store(rows, self) for name, rows in stores.items()}
+        self._stores: dict[str, Any] = {name: open_store(rows, self) for name, rows in stores.items()}
+        if site.done is not None:
+            self._stores = {name: NotedStore(store, site.done) for name, store in self._stores.items()}
 
     def forward(self, record: AnyRecord, child: str | None = None) -> None:
         """Hand a record to all children in the order they were attached, or to one by name; returns when they are done.
@@ -103,6 +106,8 @@ class ProcessorContext:
         Raises:
             TopologyError: it cannot be scheduled like that.
         """
+        if self._site.done is not None:
+            self._site.done.anything = True
         where = f"node {self._node}: schedule"
         _check_schedule(kind, start_ms, where)
         interval_ms = duration_ms(interval, f"{where}: the interval", positive=True)

@@ -24,7 +24,7 @@ from streamlib.engine.cursor import Cursor
 from streamlib.engine.inputs import NodeFn, SkipUndecodable
 from streamlib.engine.operators.sink import batch_bytes
 from streamlib.engine.outbox import Outbox, Place
-from streamlib.engine.retries import may_retry, waiting_in_line
+from streamlib.engine.retries import Done, may_retry, waiting_in_line
 from streamlib.errors import ProcessingError, SerializationError, StreamsError
 from streamlib.partitioning import KeyPartitioner
 from streamlib.policies import (
@@ -141,19 +141,23 @@ class ErrorHandling:
 
         return guard
 
-    def retried(self, compiled: NodeFn, node: ProcessorNode, calls: Calls) -> NodeFn | None:
-        """The node, with what fails in it tried again; None if that is not its policy, or cannot be done."""
+    def may_retry(self, node: ProcessorNode) -> bool:
+        """Whether what fails in the node may be tried again."""
+        return may_retry(node, self._of_functions[node.name])
+
+    def retried(self, compiled: NodeFn, node: ProcessorNode, calls: Calls, done: Done) -> NodeFn:
+        """The node, with what fails in it tried again, unless something has been done by then."""
         policy = self._of_functions[node.name]
-        if not may_retry(node, policy):
-            return None
         line = calls.line(node.name, None, CallOptions(concurrency=calls.most_pending))
 
         def attempt(key: Any, value: Any, timestamp: int, headers: Headers) -> Wait | None:
+            done.anything = False
             try:
                 compiled(key, value, timestamp, headers)
             except ProcessingError as error:
                 failure = self._failure(error, "processing", node.name)
-                return self._settle(policy, failure._replace(retries=line.retries, last=line.last))
+                last = line.last or done.anything
+                return self._settle(policy, failure._replace(retries=line.retries, last=last))
             except SerializationError as error:  # of a store, whose types do not change
                 self._settle(policy, self._failure(error, "processing", node.name))
             return None

@@ -1,8 +1,9 @@
 """Which steps call their function again, in place, and what waits meanwhile.
 
 What raised can be done again only if nothing of it has been done: no store was changed, no record forwarded. So it is
-with operators that call one function first, and then do the rest. Others, which may have done a part (processors of the
-user, windows, joins of streams), do what is to be done in the end at once.
+with operators that call one function first, and then do the rest. Processors of the user are watched: once they have
+stored or forwarded something, and raise then, it is too late. Others, which may have done a part (windows, joins of
+streams), do what is to be done in the end at once.
 
 A record waits as a call does (`engine/calls.py`), with the records of its key behind it: the task goes on with other
 keys, nothing is blocked, and commits go past it or wait for it by the same rules (`engine/reach.py`).
@@ -38,6 +39,44 @@ _FUNCTION_FIRST = (
     op.StreamTableJoin,
     op.StreamGlobalTableJoin,
 )
+_WRITES = frozenset({"put", "put_all", "put_if_absent", "delete", "remove"})
+
+
+class Done:
+    """Whether a user's processor has done anything yet for the record that it has."""
+
+    __slots__ = ("anything",)
+
+    def __init__(self) -> None:
+        self.anything = False
+
+    def noted(self, node: NodeFn) -> NodeFn:
+        """A node, where to forward to it is to do something."""
+
+        def noting(key: Any, value: Any, timestamp: int, headers: Headers) -> None:
+            self.anything = True
+            node(key, value, timestamp, headers)
+
+        return noting
+
+
+class NotedStore:
+    """A store as a processor sees it, where to write to it is to do something."""
+
+    def __init__(self, store: object, done: Done) -> None:
+        self._store = store
+        self._done = done
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._store, name)
+        if name not in _WRITES:
+            return found
+
+        def write(*arguments: Any, **options: Any) -> Any:
+            self._done.anything = True
+            return found(*arguments, **options)
+
+        return write
 
 
 def can_retry(node: ProcessorNode) -> bool:
@@ -45,7 +84,7 @@ def can_retry(node: ProcessorNode) -> bool:
     operator = node.operator
     if isinstance(operator, op.StreamTableJoin) and operator.buffer is not None:
         return False  # the record that comes lets others go
-    return isinstance(operator, _FUNCTION_FIRST)
+    return isinstance(operator, (*_FUNCTION_FIRST, op.Process))
 
 
 def may_retry(node: ProcessorNode, policy: Resolved) -> bool:

@@ -220,7 +220,7 @@ class Topology:
             TopologyError: the name is taken, or a parent is not there or is a sink.
         """
         what = f"processor {name}"
-        check_policy(on_error, f"{what}: on_error")
+        check_policy(on_error, f"{what}: on_error", retry=True)
         operator = Process(processor_supplier(supplier, what))
         self.add(ProcessorNode(name=name, operator=operator, parents=parents, on_error=on_error))
         for store in supplied_stores(supplier, what):
@@ -287,6 +287,30 @@ class Topology:
                 raise TopologyError(f"processor {processor} cannot use store {store!r}: add the store first")
             node = msgspec.structs.replace(node, stores=tuple(dict.fromkeys((*node.stores, store))))
             self.replace(node)
+        return self
+
+    def on_error(self, name: str, policy: PolicyOption) -> Self:
+        """Say what becomes of records that fail at a node; of a source, of those that cannot be decoded.
+
+        For nodes whose step in the DSL has no option for it, such as joins and windows.
+
+        Raises:
+            TopologyError: there is no such node, or this is no policy.
+
+        >>> from streamlib import StreamsBuilder
+        >>> builder = StreamsBuilder()
+        >>> users = builder.table("users", key=str, value=str)
+        >>> orders = builder.stream("orders", key=str, value=float)
+        >>> orders.join(users, lambda amount, user: f"{user}: {amount}", name="named", result=str).to("out")
+        >>> topology = builder.topology.on_error("named", "skip")
+        """
+        node = self._nodes.get(name)
+        what = f"node {name}: on_error"
+        if node is None:
+            raise TopologyError(f"{what}: there is no such node; there are {', '.join(sorted(self._nodes))}")
+        check_policy(policy, what, retry=isinstance(node, ProcessorNode))
+        changed = {"on_deserialization_error" if isinstance(node, SourceNode) else "on_error": policy}
+        self.replace(msgspec.structs.replace(node, **changed))
         return self
 
     def add_global_store(

@@ -18,11 +18,13 @@ from streamlib import (
     PunctuationType,
     Record,
     RecordTooLargeError,
+    Retry,
     SerializationError,
     Skip,
     Stores,
     StreamsBuilder,
     StreamsConfig,
+    TimeWindows,
     TopologyError,
 )
 from streamlib.engine.error_handling import LOG_INTERVAL_MS
@@ -368,6 +370,34 @@ def test_a_step_may_differ_from_the_configuration() -> None:
         assert driver.dropped_records == 2
         with pytest.raises(ProcessingError, match="node strict: ZeroDivisionError"):
             pipe(driver, (6).to_bytes(8, "big"))
+
+
+def test_any_node_may_be_given_a_policy_by_its_name() -> None:
+    def steps(builder: StreamsBuilder) -> None:
+        stream = builder.stream("in", key=str, value=int)
+        windows = TimeWindows.of_size(timedelta(seconds=1), grace=timedelta(0))
+        counted = stream.group_by_key().windowed_by(windows).reduce(lambda old, new: odd_only(old), name="summed")
+        counted.to_stream(lambda key, value: key.key).to("out", value=str, name="write")
+        builder.topology.on_error("summed", "skip").on_error("write", DEAD).on_error(
+            "KSTREAM-SOURCE-0000000000", "skip"
+        )
+
+    with configured(steps) as driver:
+        pipe(driver, (4).to_bytes(8, "big"), GOOD, BAD)
+        assert driver.dropped_records == 3
+        [(_, value, _, headers)] = dead(driver)
+        assert (value, headers["__streams.errors.node"]) == ((4).to_bytes(8, "big"), b"write")
+
+
+def test_a_policy_is_for_a_node_that_is_there() -> None:
+    builder = StreamsBuilder()
+    builder.stream("in").to("out", name="write")
+    with pytest.raises(TopologyError, match=r"node wrote: on_error: there is no such node; there are KSTREAM.*, write"):
+        builder.topology.on_error("wrote", "skip")
+    with pytest.raises(TopologyError, match="node write: on_error is 'fail', 'skip' or a policy"):
+        builder.topology.on_error("write", "drop")  # type: ignore[arg-type]
+    with pytest.raises(TopologyError, match="node write: on_error cannot be Retry"):
+        builder.topology.on_error("write", Retry([timedelta(seconds=1)]))
 
 
 def test_a_function_decides_about_what_cannot_be_decoded() -> None:

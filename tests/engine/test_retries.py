@@ -17,10 +17,13 @@ from streamlib import (
     DeadLetter,
     FailedRecord,
     ProcessingError,
+    PunctuationType,
     Retry,
     Skip,
+    Stores,
     StreamsBuilder,
     StreamsConfig,
+    TimeWindows,
     TopologyError,
 )
 from streamlib.engine.calls import DEEPEST, MOST_PENDING, Answer, Call
@@ -250,24 +253,71 @@ def test_steps_whose_function_comes_first_try_it_again(step: str) -> None:
     assert flaky.calls["x2"] == 3
 
 
-def test_what_may_have_done_a_part_is_not_tried_again() -> None:
-    """A processor may have forwarded; the last resort holds at once."""
+class Cautious:
+    """A processor that may do something before it raises."""
+
+    before: Any = staticmethod(lambda self, record: None)
+    stores = (Stores.key_value_store("rows", key=str, value=str),)
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def init(self, context: Any) -> None:
+        self.context, self.rows = context, context.state_store("rows")
+        self.rows.put("init", "1")
+
+    def process(self, record: Any) -> None:
+        self.calls += 1
+        assert self.rows.get("init") == "1"
+        assert "init" in dict(self.rows.all())
+        self.before(self, record)
+        if self.calls < 3:
+            raise ValueError("not yet")
+        self.rows.put(record.key, record.value)
+        self.context.forward(record)
+
+
+def test_a_processor_that_has_done_nothing_yet_is_called_again() -> None:
+    task = fed(lambda s: s.process(Cautious, key=str, value=str, on_error=TWICE), ("a", "x"), ("a", "y"), ("b", "z"))
+    until_done(task)
+    assert values(task) == ["x", "z", "y"]
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        lambda self, record: self.context.forward(record),
+        lambda self, record: self.rows.put("other", "row"),
+        lambda self, record: self.rows.put_if_absent("other", "row"),
+        lambda self, record: self.rows.delete("other"),
+        lambda self, record: self.context.schedule(
+            timedelta(seconds=1), PunctuationType.WALL_CLOCK_TIME, lambda now_ms: None
+        ),
+    ],
+    ids=["forward", "put", "put_if_absent", "delete", "schedule"],
+)
+def test_a_processor_that_has_done_something_is_not_called_again(before: Any) -> None:
+    class DoesSomething(Cautious):
+        pass
+
+    DoesSomething.before = staticmethod(before)
+    retry = Retry(TWICE.delays, then="skip")
+    task = fed(lambda s: s.process(DoesSomething, key=str, value=str, on_error=retry), ("a", "x"))
+    assert (task.calls_pending, task.dropped) == (0, 1)
+
+
+def test_steps_of_which_a_part_may_be_done_are_not_tried_again() -> None:
     calls: list[str] = []
 
-    class Forwards:
-        def init(self, context: Any) -> None:
-            self.context = context
+    def add(key: str, value: str, total: str) -> str:
+        calls.append(value)
+        raise ValueError("no")
 
-        def process(self, record: Any) -> None:
-            calls.append(record.value)
-            self.context.forward(record)
-            raise ValueError("after that")
-
+    windows = TimeWindows.of_size(timedelta(seconds=2), grace=timedelta(0)).advance_by(timedelta(seconds=1))
+    make: Make = lambda s: s.group_by_key().windowed_by(windows).aggregate(str, add, value=str).to_stream()  # noqa: E731
     policies = ErrorPolicies(on_processing_error=Retry(TWICE.delays, then="skip"))
-    task = fed(lambda s: s.process(Forwards, key=str, value=str), ("a", "x"), policies=policies)
-    assert (calls, values(task), task.calls_pending, task.dropped) == (["x"], ["x"], 0, 1)
-    with pytest.raises(TopologyError, match="process: on_error cannot be Retry"):
-        StreamsBuilder().stream("in").process(Forwards, on_error=TWICE)
+    task = fed(make, ("a", "x"), policies=policies)
+    assert (calls, task.calls_pending, task.dropped) == (["x"], 0, 1)
 
 
 # -- Functions that decide ---------------------------------------------------------------------------------------------
@@ -453,7 +503,25 @@ def _aggregated(stream: Any) -> Any:
     return table.to_stream().map_values(lambda text: str(len(text)), value=str)
 
 
-@pytest.mark.parametrize("make", [_counted_after, _counted_before, _aggregated])
+def _counted_by_hand(stream: Any) -> Any:
+    flaky = Flaky()
+
+    class Counts:
+        stores = (Stores.key_value_store("counts", key=str, value=int),)
+
+        def init(self, context: Any) -> None:
+            self.context, self.counts = context, context.state_store("counts")
+
+        def process(self, record: Any) -> None:
+            count = (self.counts.get(record.key) or 0) + 1
+            flaky(record.value)
+            self.counts.put(record.key, count)
+            self.context.forward(record.with_value(str(count)))
+
+    return stream.process(Counts, key=str, value=str)
+
+
+@pytest.mark.parametrize("make", [_counted_after, _counted_before, _aggregated, _counted_by_hand])
 @settings(max_examples=100, deadline=None)
 @given(keys=st.lists(st.sampled_from("abc"), max_size=40), steps=st.lists(STEPS, max_size=120))
 def test_stores_are_written_once_whatever_is_tried_again_and_crashes(

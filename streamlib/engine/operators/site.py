@@ -21,6 +21,7 @@ from streamlib.topology.nodes import StoreSpec
 
 if TYPE_CHECKING:
     from streamlib.engine.context import OpenProcessor, TaskFacts
+    from streamlib.engine.retries import Done
 
 TableRow: TypeAlias = tuple[Any, int]
 """A row's value, never None, and its timestamp."""
@@ -82,7 +83,8 @@ class Site(msgspec.Struct, frozen=True):
 
     `cached`: `forward` is the record cache of the table that the node makes. Its changes need their old values, None
     where there was no row. `below_versioned`: changes that come to it may be out of order. `tells_ids`: something at or
-    below it may ask for the ids of records.
+    below it may ask for the ids of records. `done`: note there what a user's processor does, for it may have to be
+    called again.
     """
 
     name: str
@@ -94,6 +96,12 @@ class Site(msgspec.Struct, frozen=True):
     cached: bool = False
     below_versioned: bool = False
     tells_ids: bool = False
+    done: Done | None = None
+
+    def noted(self, done: Done) -> Site:
+        """The same, with what is forwarded noted."""
+        children = {name: done.noted(child) for name, child in self.children.items()}
+        return msgspec.structs.replace(self, children=children, forward=done.noted(self.forward), done=done)
 
     def store(self, name: str) -> OpenStore:
         """A store by name."""
