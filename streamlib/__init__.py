@@ -50,6 +50,13 @@ from streamlib.restore_listener import RestoreListener
 from streamlib.row_versions import upgrades
 from streamlib.serdes import Serde, Serdes
 from streamlib.state.versioned import VersionedRecord
+from streamlib.topology.services import CircuitBreaker, RateLimit, Service
+from streamlib.topology.timestamps import (
+    FailOnInvalidTimestamp,
+    LogAndSkipOnInvalidTimestamp,
+    UsePartitionTimeOnInvalidTimestamp,
+    WallclockTimestampExtractor,
+)
 from streamlib.topology.topology import Topology
 from streamlib.windows import (
     JoinWindows,
@@ -69,6 +76,7 @@ __all__ = [
     "BranchedKStream",
     "BufferConfig",
     "Cancellable",
+    "CircuitBreaker",
     "CogroupedKStream",
     "Collect",
     "ConfigError",
@@ -76,6 +84,7 @@ __all__ = [
     "Earliest",
     "EmitStrategy",
     "Fail",
+    "FailOnInvalidTimestamp",
     "FailedRecord",
     "FixedKeyProcessor",
     "FixedKeyProcessorContext",
@@ -91,6 +100,7 @@ __all__ = [
     "LateRecord",
     "Latest",
     "LockError",
+    "LogAndSkipOnInvalidTimestamp",
     "Materialized",
     "Max",
     "Mean",
@@ -99,6 +109,7 @@ __all__ = [
     "Processor",
     "ProcessorContext",
     "PunctuationType",
+    "RateLimit",
     "Record",
     "RecordMetadata",
     "RecordTooLargeError",
@@ -109,6 +120,7 @@ __all__ = [
     "Serde",
     "Serdes",
     "SerializationError",
+    "Service",
     "SessionWindowedCogroupedKStream",
     "SessionWindowedKStream",
     "SessionWindows",
@@ -131,8 +143,10 @@ __all__ = [
     "Topology",
     "TopologyError",
     "UnlimitedWindows",
+    "UsePartitionTimeOnInvalidTimestamp",
     "ValueTransformer",
     "VersionedRecord",
+    "WallclockTimestampExtractor",
     "Window",
     "Windowed",
     "record_metadata",

@@ -31,6 +31,9 @@ else:
 
 MIB = 1 << 20
 
+AROUND_A_ROW_BYTES = 1024
+"""Headers of batch and record, and an ordinary key."""
+
 FIXED: Mapping[str, tuple[str, str]] = {
     "isolation_level": ("read_committed", "an aborted transaction must never be processed"),
     "enable_idempotence": ("true", "a retry must never write a record twice"),
@@ -177,6 +180,12 @@ class StreamsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             self.on_production_error,
             self.application_id,
         )
+
+    @property
+    def max_row_bytes(self) -> int:
+        """The largest row of a store: what surrounds it in the changelog, its key among it, has to fit as well. Larger
+        keys are refused when they are sent."""
+        return max(1, self.max_request_size - AROUND_A_ROW_BYTES)
 
     @property
     def state_path(self) -> Path:

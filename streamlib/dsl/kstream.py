@@ -31,6 +31,7 @@ from streamlib.topology.checks import check_policy, check_sink
 from streamlib.topology.functions import call_options, user_function
 from streamlib.topology.nodes import Partitioner, ProcessorNode, SinkNode, StoreSpec, TopicChooser
 from streamlib.topology.operators import Ordered
+from streamlib.topology.services import Service
 
 if TYPE_CHECKING:
     from streamlib.dsl.grouped import KGroupedStream
@@ -56,6 +57,7 @@ class KStream(Joining[K, V]):
     - `ordered`: `"key"` (if not given): the calls of one key come one after the other; `"partition"`: the results go on
       in the order of the records; `"none"`: as they come.
     - `timeout`: a call that takes longer has failed; without one it may take for ever.
+    - `service`: the `Service` that is called: how often it may be, and when calls wait until it works again.
 
     What becomes of a record at which a function raises is said by `on_error`, else by `on_processing_error` of the
     configuration: `"fail"`, `"skip"`, `DeadLetter(topic)`, `Retry(delays)`, or a function that is told of the
@@ -91,6 +93,7 @@ class KStream(Joining[K, V]):
         concurrency: int | None = None,
         ordered: Ordered | None = None,
         timeout: timedelta | None = None,
+        service: Service | None = None,
         on_error: PolicyOption | None = None,
         name: str | None = None,
     ) -> KStream[K, V]:
@@ -100,7 +103,8 @@ class KStream(Joining[K, V]):
         >>> run_stream(lambda s: s.filter(lambda key, value: value > 1), [("a", 1), ("a", 2)])
         [('a', 2)]
         """
-        operator = op.Filter(predicate, calls=call_options(predicate, "filter", (concurrency, ordered, timeout)))
+        calls = call_options(predicate, "filter", (concurrency, ordered, timeout, service))
+        operator = op.Filter(predicate, calls=calls)
         return self._next("KSTREAM-FILTER-", operator, name, on_error)
 
     def filter_not(
@@ -110,6 +114,7 @@ class KStream(Joining[K, V]):
         concurrency: int | None = None,
         ordered: Ordered | None = None,
         timeout: timedelta | None = None,
+        service: Service | None = None,
         on_error: PolicyOption | None = None,
         name: str | None = None,
     ) -> KStream[K, V]:
@@ -119,7 +124,8 @@ class KStream(Joining[K, V]):
         >>> run_stream(lambda s: s.filter_not(lambda key, value: value > 1), [("a", 1), ("a", 2)])
         [('a', 1)]
         """
-        operator = op.Filter(predicate, True, call_options(predicate, "filter_not", (concurrency, ordered, timeout)))
+        calls = call_options(predicate, "filter_not", (concurrency, ordered, timeout, service))
+        operator = op.Filter(predicate, True, calls)
         return self._next("KSTREAM-FILTER-", operator, name, on_error)
 
     @overload
@@ -131,6 +137,7 @@ class KStream(Joining[K, V]):
         concurrency: int | None = ...,
         ordered: Ordered | None = ...,
         timeout: timedelta | None = ...,
+        service: Service | None = ...,
         on_error: PolicyOption | None = ...,
         name: str | None = ...,
     ) -> KStream[K, VR]: ...
@@ -153,6 +160,7 @@ class KStream(Joining[K, V]):
         concurrency: int | None = ...,
         ordered: Ordered | None = ...,
         timeout: timedelta | None = ...,
+        service: Service | None = ...,
         on_error: PolicyOption | None = ...,
         name: str | None = ...,
     ) -> KStream[K, VR]: ...
@@ -175,6 +183,7 @@ class KStream(Joining[K, V]):
         concurrency: int | None = None,
         ordered: Ordered | None = None,
         timeout: timedelta | None = None,
+        service: Service | None = None,
         on_error: PolicyOption | None = None,
         name: str | None = None,
     ) -> KStream[K, Any]:
@@ -184,7 +193,8 @@ class KStream(Joining[K, V]):
         >>> run_stream(lambda s: s.map_values(lambda value: value * 10), [("a", 1)])
         [('a', 10)]
         """
-        operator = op.MapValues(mapper, with_key, call_options(mapper, "map_values", (concurrency, ordered, timeout)))
+        calls = call_options(mapper, "map_values", (concurrency, ordered, timeout, service))
+        operator = op.MapValues(mapper, with_key, calls)
         serde = serde_of(value, self._point.value, returns(mapper))
         return self._next("KSTREAM-MAPVALUES-", operator, name, on_error, value=serde)
 
@@ -197,6 +207,7 @@ class KStream(Joining[K, V]):
         concurrency: int | None = ...,
         ordered: Ordered | None = ...,
         timeout: timedelta | None = ...,
+        service: Service | None = ...,
         on_error: PolicyOption | None = ...,
         name: str | None = ...,
     ) -> KStream[K, VR]: ...
@@ -210,6 +221,7 @@ class KStream(Joining[K, V]):
         concurrency: int | None = ...,
         ordered: Ordered | None = ...,
         timeout: timedelta | None = ...,
+        service: Service | None = ...,
         on_error: PolicyOption | None = ...,
         name: str | None = ...,
     ) -> KStream[K, VR]: ...
@@ -222,6 +234,7 @@ class KStream(Joining[K, V]):
         concurrency: int | None = None,
         ordered: Ordered | None = None,
         timeout: timedelta | None = None,
+        service: Service | None = None,
         on_error: PolicyOption | None = None,
         name: str | None = None,
     ) -> KStream[K, Any]:
@@ -231,7 +244,7 @@ class KStream(Joining[K, V]):
         >>> run_stream(lambda s: s.flat_map_values(lambda value: range(value)), [("a", 2)])
         [('a', 0), ('a', 1)]
         """
-        calls = call_options(mapper, "flat_map_values", (concurrency, ordered, timeout), many=True)
+        calls = call_options(mapper, "flat_map_values", (concurrency, ordered, timeout, service), many=True)
         operator = op.FlatMapValues(mapper, with_key, calls)
         serde = serde_of(value, self._point.value, returns_iterable(mapper))
         return self._next("KSTREAM-FLATMAPVALUES-", operator, name, on_error, value=serde)
@@ -243,6 +256,7 @@ class KStream(Joining[K, V]):
         concurrency: int | None = None,
         ordered: Ordered | None = None,
         timeout: timedelta | None = None,
+        service: Service | None = None,
         on_error: PolicyOption | None = None,
         name: str | None = None,
     ) -> KStream[K, V]:
@@ -255,8 +269,25 @@ class KStream(Joining[K, V]):
         a 1
         [('a', 1)]
         """
-        operator = op.Peek(action, call_options(action, "peek", (concurrency, ordered, timeout)))
+        calls = call_options(action, "peek", (concurrency, ordered, timeout, service))
+        operator = op.Peek(action, calls)
         return self._next("KSTREAM-PEEK-", operator, name, on_error)
+
+    def with_record_id(self, *, header: str = "record-id", name: str | None = None) -> KStream[K, V]:
+        """Add a header with the record's id (`RecordMetadata.id`), by which others can tell that they have seen it.
+
+        A record that comes with this header keeps it, so behind other topics it is still the id of the first record.
+
+        >>> from streamlib import StreamsBuilder
+        >>> from streamlib.testing import TopologyTestDriver
+        >>> builder = StreamsBuilder()
+        >>> builder.stream("in", key=str, value=str).flat_map_values(str.split).with_record_id().to("out")
+        >>> with TopologyTestDriver(builder.build()) as driver:
+        ...     driver.input_topic("in", key=str, value=str).pipe_input("a", "to be")
+        ...     [record.headers for record in driver.output_topic("out").read_records()]
+        [(('record-id', b'in-0-0-0'),), (('record-id', b'in-0-0-1'),)]
+        """
+        return self._next("KSTREAM-RECORD-ID-", op.AddRecordId(header), name, None)
 
     def print(self, *, label: str | None = None, name: str | None = None) -> None:
         """Write each record to standard output, as `[label]: key, value`; the end of the line, for a look at things.
@@ -277,6 +308,7 @@ class KStream(Joining[K, V]):
         concurrency: int | None = None,
         ordered: Ordered | None = None,
         timeout: timedelta | None = None,
+        service: Service | None = None,
         on_error: PolicyOption | None = None,
         name: str | None = None,
     ) -> None:
@@ -287,7 +319,8 @@ class KStream(Joining[K, V]):
         a 1
         [('a', 1)]
         """
-        operator = op.Foreach(action, call_options(action, "foreach", (concurrency, ordered, timeout)))
+        calls = call_options(action, "foreach", (concurrency, ordered, timeout, service))
+        operator = op.Foreach(action, calls)
         self._next("KSTREAM-FOREACH-", operator, name, on_error)
 
     # -- The key may change ------------------------------------------------------------------------------------------
@@ -301,6 +334,7 @@ class KStream(Joining[K, V]):
         concurrency: int | None = None,
         ordered: Ordered | None = None,
         timeout: timedelta | None = None,
+        service: Service | None = None,
         on_error: PolicyOption | None = None,
         name: str | None = None,
     ) -> KStream[K2, V2]:
@@ -310,7 +344,8 @@ class KStream(Joining[K, V]):
         >>> run_stream(lambda s: s.map(lambda key, value: (key + "!", value + 1)), [("a", 1)])
         [('a!', 2)]
         """
-        operator = op.MapRecords(mapper, call_options(mapper, "map", (concurrency, ordered, timeout)))
+        calls = call_options(mapper, "map", (concurrency, ordered, timeout, service))
+        operator = op.MapRecords(mapper, calls)
         return self._rekeyed("KSTREAM-MAP-", operator, (name, on_error), (key, value), returns_pair(mapper))
 
     def flat_map(
@@ -325,6 +360,7 @@ class KStream(Joining[K, V]):
         concurrency: int | None = None,
         ordered: Ordered | None = None,
         timeout: timedelta | None = None,
+        service: Service | None = None,
         on_error: PolicyOption | None = None,
         name: str | None = None,
     ) -> KStream[K2, V2]:
@@ -334,7 +370,8 @@ class KStream(Joining[K, V]):
         >>> run_stream(lambda s: s.flat_map(lambda key, value: [(key, value), ("b", 0)]), [("a", 1)])
         [('a', 1), ('b', 0)]
         """
-        operator = op.FlatMap(mapper, call_options(mapper, "flat_map", (concurrency, ordered, timeout), many=True))
+        calls = call_options(mapper, "flat_map", (concurrency, ordered, timeout, service), many=True)
+        operator = op.FlatMap(mapper, calls)
         return self._rekeyed("KSTREAM-FLATMAP-", operator, (name, on_error), (key, value), returns_pairs(mapper))
 
     def select_key(

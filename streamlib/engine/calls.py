@@ -19,14 +19,19 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
-from typing import Any, NamedTuple, Protocol
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import msgspec
 
 from streamlib.engine.cursor import Cursor
+from streamlib.errors import ProcessingError, TopologyError
 from streamlib.policies import LastResort
 from streamlib.records import FetchedRecord, Headers, RecordMetadata, TopicPartition
 from streamlib.topology.operators import CallOptions, Ordered
+
+if TYPE_CHECKING:
+    from streamlib.engine.services import Gate, Services
 
 MOST_PENDING = 1_000
 """Calls of one task that have not gone on, those that wait for their turn included. More records are not taken."""
@@ -44,14 +49,15 @@ def record_metadata() -> RecordMetadata | None:
     """Inside a function that is awaited: where the record came from that it was called for. None elsewhere, and for
     what a punctuator forwarded.
 
-    The same after a restart, so that a service outside of Kafka can tell that it has seen a call before.
+    The same after a restart, so that a service outside of Kafka can tell by its `id` that it has seen a call before.
 
     >>> from streamlib.testing import run_stream
-    >>> async def place(value: int) -> str:
-    ...     record = record_metadata()
-    ...     return f"{record.topic}-{record.partition}-{record.offset}"
-    >>> run_stream(lambda s: s.map_values(place), [("a", 1), ("b", 2)])
+    >>> async def record_id(value: int) -> str:
+    ...     return record_metadata().id
+    >>> run_stream(lambda s: s.map_values(record_id), [("a", 1), ("b", 2)])
     [('a', 'in-0-0'), ('b', 'in-0-1')]
+    >>> run_stream(lambda s: s.flat_map_values(range).map_values(record_id, value=str), [("a", 2)])
+    [('a', 'in-0-0-0'), ('a', 'in-0-0-1')]
     """
     return _CALLED_FOR.get()
 
@@ -79,12 +85,15 @@ class Call:
     """
 
     __slots__ = (
+        "derived",
+        "failures",
         "headers",
         "hold",
         "holds_commit",
         "key",
         "last",
         "line",
+        "made_ms",
         "partition",
         "record",
         "retries",
@@ -101,7 +110,10 @@ class Call:
         self.headers = headers
         self.partition: TopicPartition | None = None
         self.record: FetchedRecord | None = None
+        self.derived: tuple[int, ...] = ()
         self.holds_commit = True
+        self.failures = 0  # of the service, after which it is made again
+        self.made_ms = 0.0  # the last time, by the services' clock
         self.hold = 0
         self.retries = 0
         self.wait: Wait | None = None
@@ -137,7 +149,7 @@ class Call:
     def _place(self) -> RecordMetadata | None:
         if self.partition is None or self.record is None:
             return None
-        return RecordMetadata(*self.partition, self.record.offset)
+        return RecordMetadata(*self.partition, self.record.offset, self.derived)
 
     def __str__(self) -> str:
         place = self._place()
@@ -152,12 +164,16 @@ class Line:
         name: of the node.
         call: `call(key, value)` calls the user's function; None if that is not awaited, but called in the node.
         options: how many at a time, and in which order they go on.
+        gate: the way to the service that is called, if something is known of it.
     """
 
-    def __init__(self, name: str, call: Callable[[Any, Any], Any] | None, options: CallOptions) -> None:
+    def __init__(
+        self, name: str, call: Callable[[Any, Any], Any] | None, options: CallOptions, gate: Gate | None = None
+    ) -> None:
         self.name = name
         self.call = call
         self.options = options
+        self.gate = gate
         # The node; with a call, as if its function were a plain one that says what is known.
         self.resume: Callable[[Any, Any, int, Headers], Wait | None] | None = None
         # What is to be done about a call that raised; None: the node decides when it goes on.
@@ -165,6 +181,8 @@ class Line:
         self.order: _Order = _ORDERS[options.ordered]()
         self.startable: deque[Call] = deque()
         self.started = 0
+        self._resting: list[tuple[float, int, Call]] = []  # a heap of calls to be made again, by when
+        self._rests = 0
         self._answer = Answer()
         self._current: Call | None = None
 
@@ -186,7 +204,55 @@ class Line:
     @property
     def free(self) -> int:
         """How many more calls could start now."""
-        return self.options.concurrency - self.started - len(self.startable)
+        return self.options.concurrency - self.started - len(self.startable) - len(self._resting)
+
+    def take(self) -> Call | None:
+        """The next call that may start now, if there is one."""
+        if self._resting:
+            self._rouse()
+        if not self.startable or self.started >= self.options.concurrency:
+            return None
+        if self.gate is not None and not self.gate.may_call(self.startable[0]):
+            return None
+        self.started += 1
+        return self.startable.popleft()
+
+    @property
+    def next_ms(self) -> float | None:
+        """When a call may start, by the gate's clock, if nothing happens before; None if none waits for that."""
+        if self.gate is None or self.started >= self.options.concurrency:
+            return None
+        if self.startable:
+            return self.gate.next_ms
+        return max(self._resting[0][0], self.gate.next_ms) if self._resting else None
+
+    def made_again(self, call: Call, error: Exception | None) -> bool:
+        """Whether the call is to be made again, as its answer is that the service does not work. It keeps its place.
+
+        Raises:
+            ProcessingError: the user's function for that raised.
+        """
+        if self.gate is None:
+            return False
+        try:
+            rest_ms = self.gate.judge(call, error)
+        except Exception as failure:
+            raise ProcessingError(
+                f"node {self.name}: the errors of service {self.gate.service.name} raised {failure!r}", node=self.name
+            ) from failure
+        if rest_ms is None:
+            return False
+        self._rests += 1
+        heappush(self._resting, (self.gate.now_ms() + rest_ms, self._rests, call))
+        return True
+
+    def _rouse(self) -> None:
+        """Have those that have rested come first: the commit waits for the oldest."""
+        assert self.gate is not None, "a call is made again without a reason"
+        now_ms, roused = self.gate.now_ms(), []
+        while self._resting and self._resting[0][0] <= now_ms:
+            roused.append(heappop(self._resting)[2])
+        self.startable.extendleft(reversed(roused))
 
     def answered(self, *arguments: Any) -> Any:
         """What the user's function said about the call that goes on."""
@@ -342,10 +408,12 @@ class Calls:
 
     Args:
         cursor: the task's; while calls go on it stands on their records.
+        services: the worker's.
     """
 
-    def __init__(self, cursor: Cursor) -> None:
+    def __init__(self, cursor: Cursor, services: Services) -> None:
         self._cursor = cursor
+        self._services = services
         self.lines: dict[str, Line] = {}
         # For each input that may be committed with records unfinished, their offsets, lowest first, and calls of each.
         self.unfinished: dict[TopicPartition, dict[int, int]] = {}
@@ -357,15 +425,29 @@ class Calls:
 
     def line(self, name: str, call: Callable[[Any, Any], Any] | None, options: CallOptions) -> Line:
         """The calls of another node; `call` is None if its function is not awaited."""
-        line = self.lines[name] = Line(name, call, options)
+        gate = None if options.service is None else self._services.gate(options.service)
+        line = self.lines[name] = Line(name, call, options, gate)
         return line
+
+    def check_commits(self) -> None:
+        """To be asked when it is known whether commits wait for calls.
+
+        Raises:
+            TopologyError: they do, and may have to wait for a service, which may take longer than a transaction lasts.
+        """
+        waits = next((line.name for line in self.lines.values() if line.gate is not None), None)
+        if self.may_hold and waits is not None:
+            raise TopologyError(
+                f"node {waits} names a service, for which calls may have to wait, and commits would have to wait for "
+                "the calls, since records have results before they are called for: put a repartition() in front of it"
+            )
 
     def register(
         self, line: Line, key: Any, value: Any, timestamp: int, headers: Headers, wait: Wait | None = None
     ) -> None:
         """Note a call for the record in process; `wait`: it was tried already, and is to be tried again."""
         call = Call(line, key, value, timestamp, headers)
-        call.partition, call.record = self._cursor.partition, self._cursor.record
+        call.partition, call.record, call.derived = self._cursor.partition, self._cursor.record, self._cursor.derived
         if wait is not None:
             call.wait, call.retries = wait, 1
         self.pending += 1
@@ -377,23 +459,30 @@ class Calls:
         """Calls that may start now; each will have its answer."""
         taken = []
         for line in self.lines.values():
-            while line.startable and line.started < line.options.concurrency:
-                taken.append(line.startable.popleft())
-                line.started += 1
+            while (call := line.take()) is not None:
+                taken.append(call)
         return taken
+
+    @property
+    def next_ms(self) -> float | None:
+        """When a call may start that waits for a service, by the services' clock; None if none does."""
+        return min((due for line in self.lines.values() if (due := line.next_ms) is not None), default=None)
 
     def finish(self, call: Call, answer: Answer) -> None:
         """Go on with the calls whose turn it is now that this one has its answer."""
         line, cursor = call.line, self._cursor
         line.started -= 1
         cursor.partition, cursor.record = call.partition, call.record
+        if line.made_again(call, answer.error):
+            return
         decided = line.again(call, answer)
         if isinstance(decided, Wait):
             self._again(call, decided)
             return
         for each, known in line.order.back(call, decided):
-            cursor.partition, cursor.record = each.partition, each.record
+            cursor.partition, cursor.record, cursor.derived = each.partition, each.record, each.derived
             wait = line.go_on(each, known)
+            cursor.derived = ()
             if wait is not None:
                 self._again(each, wait)
                 continue

@@ -12,11 +12,13 @@ from streamlib.engine.inputs import CompiledSource, NodeFn
 from streamlib.engine.operators import compile_operator
 from streamlib.engine.operators.async_calls import compile_awaited, is_awaited
 from streamlib.engine.operators.expiry import expiring
+from streamlib.engine.operators.record_ids import nodes_that_tell_ids
 from streamlib.engine.operators.sink import compile_sink
 from streamlib.engine.operators.site import OpenStore, Site, Work, fan_out
 from streamlib.engine.operators.versioned import versioned_tables
 from streamlib.engine.record_cache import RecordCache
 from streamlib.engine.retries import Done
+from streamlib.engine.timestamps import extract_function
 from streamlib.policies import Fail
 from streamlib.state.ttl import TtlOverlay
 from streamlib.topology import operators as op
@@ -40,6 +42,7 @@ class Compiler(msgspec.Struct):
     def compile(self) -> dict[str, CompiledSource]:
         """For each source topic, by its full name, where its records go."""
         children, versioned = children_of(self.nodes), versioned_tables(self.nodes, self.work.stores)
+        tells_ids = nodes_that_tell_ids(self.nodes, children)
         compiled: dict[str, NodeFn] = {}
         sources: dict[str, CompiledSource] = {}
         for name, node in reversed(list(self.nodes.items())):
@@ -52,8 +55,9 @@ class Compiler(msgspec.Struct):
                 case ProcessorNode():
                     late = not versioned.isdisjoint(node.parents)
                     site = Site(
-                        name, below, forward, node.stores, node.sends_old_values, self.work, below_versioned=late
-                    )
+                        name, below, forward, node.stores, node.sends_old_values, self.work,
+                        below_versioned=late, tells_ids=name in tells_ids,
+                    )  # fmt: skip
                     compiled[name] = self._processor(node, self._cached(node, site))
                 case SinkNode():
                     topic = self.full_name(node.topic) if isinstance(node.topic, str) else None
@@ -62,7 +66,8 @@ class Compiler(msgspec.Struct):
 
     def _source(self, node: SourceNode, forward: NodeFn) -> CompiledSource:
         skip = None if self.errors is None else self.errors.of_source(node)
-        return CompiledSource(node.name, forward, node.key, node.value, node.timestamp_extractor, skip)
+        extract = extract_function(node.timestamp_extractor, node.name, self.work.facts.now_ms)
+        return CompiledSource(node.name, forward, node.key, node.value, extract, skip)
 
     def _processor(self, node: ProcessorNode, site: Site) -> NodeFn:
         if is_awaited(node):

@@ -63,8 +63,14 @@ class ProcessorContext:
 
         Raises:
             TopologyError: there is no such child.
-            ProcessingError: the node keeps the key, and this is another.
+            ProcessingError: the node keeps the key, and this is another; the timestamp is negative.
         """
+        if record.timestamp < 0:
+            raise ProcessingError(
+                f"node {self._node} forwards a record with timestamp {record.timestamp}: times are in ms since the "
+                "epoch and not negative, and no reader would take it",
+                node=self._node,
+            )
         if self._keeps_key:
             self._check_key(record)
         if child is None:
@@ -134,7 +140,7 @@ class ProcessorContext:
         cursor = self._cursor
         if cursor.partition is None or cursor.record is None:
             return None
-        return RecordMetadata(*cursor.partition, cursor.record.offset)
+        return RecordMetadata(*cursor.partition, cursor.record.offset, cursor.derived)
 
     @property
     def stream_time_ms(self) -> int:

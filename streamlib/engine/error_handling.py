@@ -97,7 +97,7 @@ class ErrorHandling:
         self._task_id = task_id
         self._cursor = cursor
         self._outbox = outbox
-        self._log = _RateLimitedLog(now_ms)
+        self._log = RateLimitedLog(now_ms)
         self._places: dict[str, Place] = {}
         self._final: Exception | None = None  # what stops the task: it passes all guards
 
@@ -370,7 +370,7 @@ def _fitting(letter: OutRecord, most_bytes: int) -> OutRecord:
     return key, value, timestamp, headers
 
 
-class _RateLimitedLog:
+class RateLimitedLog:
     """Passes one warning on, then counts for a while."""
 
     def __init__(self, now_ms: Callable[[], int]) -> None:

@@ -23,7 +23,6 @@ from streamlib.engine.progress import Progress, decode_progress, encode_progress
 from streamlib.errors import ProcessingError, SchemaRegistryError, SerializationError, TopologyError
 from streamlib.records import FetchedBatch, FetchedRecord, Headers, OffsetAndMetadata, TopicPartition
 from streamlib.serdes import Serde
-from streamlib.topology.nodes import TimestampExtractor
 
 NodeFn: TypeAlias = Callable[[Any, Any, int, Headers], None]
 """A compiled node: f(key, value, timestamp, headers). Tables pass `(new value, old value)` as the value."""
@@ -90,7 +89,7 @@ class CompiledSource(NamedTuple):
     forward: NodeFn
     key: Serde[Any]
     value: Serde[Any]
-    timestamp_extractor: TimestampExtractor | None
+    timestamp_extractor: Callable[[Any, int], int] | None
     skip: SkipUndecodable | None = None
 
 
@@ -321,6 +320,8 @@ class Input:
         consumed = ConsumedRecord(*self.partition, record.offset, record.timestamp, key, value, record.headers)
         try:
             return extractor(consumed, self.partition_time)
+        except SerializationError:
+            raise  # a ready one's, which names the place
         except Exception as error:
             raise ProcessingError(
                 f"source {self._source.node}: the timestamp extractor raised {error!r}",

@@ -23,7 +23,7 @@ from streamlib.policies import ErrorPolicies, may_write
 from streamlib.topology import operators as op
 from streamlib.topology.nodes import Node, ProcessorNode
 
-_SILENT = (op.PassThrough, op.DropNullKeys)
+_SILENT = (op.PassThrough, op.DropNullKeys, op.AddRecordId)
 _FUNCTIONS = (op.Filter, op.MapRecords, op.MapValues, op.SelectKey, op.Peek, op.Foreach, op.Branch)
 _MANY = (op.FlatMap, op.FlatMapValues)
 

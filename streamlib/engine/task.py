@@ -35,6 +35,7 @@ from streamlib.engine.plan import Plan
 from streamlib.engine.punctuation import Punctuation
 from streamlib.engine.reach import finishes_at_once
 from streamlib.engine.record_cache import CacheBudget, RecordCache
+from streamlib.engine.services import Services
 from streamlib.errors import ProcessingError, SchemaRegistryError, StateStoreError, StreamsError, registry_failure
 from streamlib.policies import ErrorPolicies
 from streamlib.records import FetchedBatch, FetchedRecord, OffsetAndMetadata, OutRecord, TaskId, TopicPartition
@@ -123,6 +124,7 @@ class Task:
         global_stores: those of the worker, to read.
         cache_budget: what the record caches of the worker's tasks may hold; None: there are none.
         policies: what becomes of records that fail; they stop the task if not given.
+        services: what the worker knows of the services that its tasks call; this one's own if not given.
     """
 
     def __init__(
@@ -137,6 +139,7 @@ class Task:
         global_stores: Mapping[str, OpenStore] | None = None,
         cache_budget: CacheBudget | None = None,
         policies: ErrorPolicies | None = None,
+        services: Services | None = None,
     ) -> None:
         self.id = task_id
         self.inputs = plan.inputs(task_id)
@@ -154,6 +157,7 @@ class Task:
         self._cache_budget = cache_budget if cache_budget is not None and cache_budget.max_bytes > 0 else None
         self._policies = policies or ErrorPolicies()
         self._unreadable: dict[str, StateStoreError] = {}  # by store: the first row that it cannot read
+        self._services = services or Services(now_ms)
         self._changelog_of = {store: partition for partition, store in self.changelogs.items()}
         self._store_positions = backend.positions()
         self._learnt_partitions: dict[str, int] = {}
@@ -258,7 +262,7 @@ class Task:
         self._stream_times = _stream_times(committed)
         self._committed_times, self._committed_records_out = self._times(), 0
         self._processors, self._caches = [], {}
-        calls = Calls(self._cursor)
+        calls = Calls(self._cursor, self._services)
         sources = self._compile(calls, errors)
         self._queues = {
             partition: Input(
@@ -272,6 +276,7 @@ class Task:
         self._calls = calls if calls.lines else None
         if self._calls is not None:
             self._follow_unfinished(self._calls)
+            self._calls.check_commits()
         for partition, position in reset.items():
             if position > 0 and partition not in committed:
                 # To be committed even if nothing comes: after a crash, "latest" would be further on.
@@ -409,6 +414,11 @@ class Task:
     def calls_pending(self) -> int:
         """Calls that were not finished, those that wait for their turn included."""
         return 0 if self._calls is None else self._calls.pending
+
+    @property
+    def next_call_ms(self) -> float | None:
+        """When a call may start that waits for a service, by the services' clock; None if none does."""
+        return None if self._calls is None else self._calls.next_ms
 
     @property
     def holds_commit(self) -> bool:

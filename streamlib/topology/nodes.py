@@ -14,6 +14,7 @@ import msgspec
 from streamlib.policies import PolicyOption
 from streamlib.serdes import Serde
 from streamlib.topology.operators import Operator
+from streamlib.topology.timestamps import ReadyExtractor
 
 OffsetReset: TypeAlias = Literal["earliest", "latest"]
 
@@ -23,8 +24,8 @@ TopicChooser: TypeAlias = Callable[[Any, Any, Any], str]
 Partitioner: TypeAlias = Callable[[str, Any, Any, int], int]
 """Chooses a partition: f(topic, key, value, partition count) -> partition."""
 
-TimestampExtractor: TypeAlias = Callable[[Any, int], int]
-"""Chooses a record's time: f(ConsumedRecord, partition time in ms) -> ms; negative drops the record."""
+TimestampExtractor: TypeAlias = Callable[[Any, int], int] | ReadyExtractor
+"""Chooses a record's time: f(ConsumedRecord, partition time in ms) -> ms; negative drops the record. Or a ready one."""
 
 
 class SourceNode(msgspec.Struct, frozen=True, kw_only=True):

@@ -38,6 +38,7 @@ from streamlib.topology.nodes import (
 )
 from streamlib.topology.operators import Operator, Process
 from streamlib.topology.subtopologies import Subtopology, parents_of, stores_of, subtopologies
+from streamlib.topology.timestamps import ReadyExtractor
 
 GLOBAL_STORE_KINDS = ("key_value", "timestamped_key_value")
 
@@ -189,7 +190,7 @@ class Topology:
             TopologyError: the name is taken, or another source reads one of the topics.
         """
         check_source(topics, offset_reset, on_deserialization_error, f"source {name}")
-        if timestamp_extractor is not None:
+        if timestamp_extractor is not None and not isinstance(timestamp_extractor, ReadyExtractor):
             user_function(timestamp_extractor, "timestamp_extractor")
         node = SourceNode(
             name=name,

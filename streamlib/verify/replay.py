@@ -203,7 +203,7 @@ class _Run:
             InMemoryBackend(),
             now_ms=lambda: clock_ms,
             max_task_idle_ms=NEVER_WAIT,
-            max_value_bytes=self._config.max_request_size,
+            max_value_bytes=self._config.max_row_bytes,
             global_stores=global_stores,
             cache_budget=budget,
             policies=self._config.error_policies,

@@ -12,6 +12,7 @@ import msgspec
 from streamlib import (
     BufferConfig,
     Cancellable,
+    CircuitBreaker,
     CogroupedKStream,
     Collect,
     DeadLetter,
@@ -29,9 +30,11 @@ from streamlib import (
     Mean,
     ProcessorContext,
     PunctuationType,
+    RateLimit,
     Record,
     Retry,
     Serdes,
+    Service,
     SessionWindowedKStream,
     SessionWindows,
     Stores,
@@ -42,6 +45,7 @@ from streamlib import (
     TimeWindowedKStream,
     TimeWindows,
     Topology,
+    WallclockTimestampExtractor,
     Windowed,
 )
 from streamlib.serdes import Serde
@@ -337,5 +341,10 @@ assert_type(orders.flat_map_values(parts), KStream[str, int])
 assert_type(orders.flat_map_values(streamed), KStream[str, int])
 assert_type(orders.flat_map(pairs), KStream[int, str])
 assert_type(orders.filter(known, concurrency=2), KStream[str, Order])
+market = Service("market", RateLimit(10), CircuitBreaker(errors=lambda error: isinstance(error, OSError)))
+assert_type(orders.map_values(price, service=market), KStream[str, float])
+assert_type(orders.with_record_id(), KStream[str, Order])
+clocked = builder.stream("clocked", key=str, value=Order, timestamp_extractor=WallclockTimestampExtractor())
+assert_type(clocked, KStream[str, Order])
 assert_type(orders.peek(keyed), KStream[str, Order])
 orders.map_values(price, ordered="keys")  # type: ignore[call-overload]

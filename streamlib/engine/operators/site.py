@@ -82,8 +82,9 @@ class Site(msgspec.Struct, frozen=True):
     """One processor node in the making. `children` in the order they were attached; `forward` calls them all.
 
     `cached`: `forward` is the record cache of the table that the node makes. Its changes need their old values, None
-    where there was no row. `below_versioned`: changes that come to it may be out of order. `done`: note there what a
-    user's processor does, for it may have to be called again.
+    where there was no row. `below_versioned`: changes that come to it may be out of order. `tells_ids`: something at or
+    below it may ask for the ids of records. `done`: note there what a user's processor does, for it may have to be
+    called again.
     """
 
     name: str
@@ -94,6 +95,7 @@ class Site(msgspec.Struct, frozen=True):
     work: Work
     cached: bool = False
     below_versioned: bool = False
+    tells_ids: bool = False
     done: Done | None = None
 
     def noted(self, done: Done) -> Site:
