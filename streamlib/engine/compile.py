@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
@@ -16,6 +16,7 @@ from streamlib.engine.operators.record_ids import nodes_that_tell_ids
 from streamlib.engine.operators.sink import compile_sink
 from streamlib.engine.operators.site import OpenStore, Site, Work, fan_out
 from streamlib.engine.operators.versioned import versioned_tables
+from streamlib.engine.prefetch import stores_read_by_key
 from streamlib.engine.record_cache import RecordCache
 from streamlib.engine.retries import Done
 from streamlib.engine.timestamps import extract_function
@@ -25,6 +26,8 @@ from streamlib.topology import operators as op
 from streamlib.topology.nodes import Node, ProcessorNode, SinkNode, SourceNode, TtlStoreSpec
 
 FullName = Callable[[str], str]
+
+_ROW_PER_KEY = ("key_value", "timestamped_key_value")
 
 
 class Compiler(msgspec.Struct):
@@ -50,7 +53,7 @@ class Compiler(msgspec.Struct):
             forward = fan_out(list(below.values()))
             match node:
                 case SourceNode():
-                    source = self._source(node, forward)
+                    source = self._source(node, forward, stores_read_by_key(node, self.nodes, children))
                     sources.update((self.full_name(topic), source) for topic in node.topics)
                 case ProcessorNode():
                     late = not versioned.isdisjoint(node.parents)
@@ -64,10 +67,14 @@ class Compiler(msgspec.Struct):
                     compiled[name] = self._sink(node, topic)
         return sources
 
-    def _source(self, node: SourceNode, forward: NodeFn) -> CompiledSource:
+    def _source(self, node: SourceNode, forward: NodeFn, read_by_key: Iterable[str]) -> CompiledSource:
         skip = None if self.errors is None else self.errors.of_source(node)
         extract = extract_function(node.timestamp_extractor, node.name, self.work.facts.now_ms)
-        return CompiledSource(node.name, forward, node.key, node.value, extract, skip)
+        stores = [self.work.stores[name] for name in sorted(read_by_key) if name in self.work.stores]
+        prefetch = tuple(
+            store.overlay.prefetch for store in stores if store.spec.key == node.key and store.spec.kind in _ROW_PER_KEY
+        )
+        return CompiledSource(node.name, forward, node.key, node.value, extract, skip, prefetch)
 
     def _processor(self, node: ProcessorNode, site: Site) -> NodeFn:
         if is_awaited(node):

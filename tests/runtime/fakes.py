@@ -488,6 +488,9 @@ class Store:
         assert not self.closed
         return self._disk.get(store, key)
 
+    def prefetch(self, store: str, keys: Sequence[bytes]) -> None:
+        self._disk.prefetch(store, keys)
+
     def scan(
         self, store: str, start: bytes | None, end: bytes | None, *, reverse: bool = False
     ) -> Iterator[tuple[bytes, bytes]]:
