@@ -4,7 +4,8 @@ Define a topology with `StreamsBuilder`, run it with `KafkaStreams` or `streamli
 `streamlib.testing.TopologyTestDriver`.
 """
 
-from streamlib.app import KafkaStreams, State
+from typing import TYPE_CHECKING, Any
+
 from streamlib.config import StreamsConfig
 from streamlib.dsl.aggregators import Aggregation, Collect, Earliest, Latest, Max, Mean, Min, Sum
 from streamlib.dsl.builder import StreamsBuilder
@@ -70,6 +71,9 @@ from streamlib.windows import (
     session_windowed,
     time_windowed,
 )
+
+if TYPE_CHECKING:
+    from streamlib.app import KafkaStreams, State
 
 __all__ = [
     "Aggregation",
@@ -154,3 +158,12 @@ __all__ = [
     "time_windowed",
     "upgrades",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """What runs a topology is imported when it is asked for, with the client: to define one, neither is needed."""
+    if name in ("KafkaStreams", "State"):
+        from streamlib import app
+
+        return getattr(app, name)
+    raise AttributeError(f"module 'streamlib' has no attribute {name!r}")
