@@ -143,7 +143,7 @@ class StreamsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     fetch_max_bytes: int = 50 * MIB
     max_partition_fetch_bytes: int = 1 * MIB
     buffered_bytes_per_partition: int = 4 * MIB
-    input_buffer_max_bytes: int = 32 * MIB
+    input_buffer_max_bytes: int = 16 * MIB
     buffer_memory: int = 32 * MIB
     batch_size: int = MIB // 4
     max_request_size: int = 1 * MIB

@@ -585,7 +585,7 @@ class Bench:
         cache_max_bytes: int = 0,
         stand_in: StandIn | None = None,
         restore_listener: RestoreListener | None = None,
-        input_buffer_max_bytes: int = 32 << 20,
+        input_buffer_max_bytes: int = 16 << 20,
     ) -> None:
         self.script = script or Script()
         self.broker = FakeBroker()
