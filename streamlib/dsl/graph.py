@@ -10,11 +10,18 @@ from streamlib.errors import TopologyError
 from streamlib.policies import PolicyOption, RetryTopics
 from streamlib.serdes import Serde, Serdes
 from streamlib.topology.builder import TopologyBuilder
-from streamlib.topology.nodes import Partitioner, ProcessorNode, RepartitionTopic, SinkNode, SourceNode, StoreSpec
+from streamlib.topology.nodes import (
+    Partitioner,
+    ProcessorNode,
+    RepartitionTopic,
+    SinkNode,
+    SourceNode,
+    StoreSpec,
+    retry_topics,
+)
 from streamlib.topology.operators import CallOptions, DropNullKeys, Operator
 
 REPARTITION_SUFFIX = "-repartition"
-RETRY_SUFFIX = "-retry"
 
 
 Called: TypeAlias = tuple[str | None, PolicyOption | None]
@@ -64,8 +71,7 @@ def _retries(point: Point, step: str, operator: Operator, policy: RetryTopics) -
     calls: CallOptions | None = getattr(operator, "calls", None)
     if policy.keep_order and calls is not None and calls.ordered != "key":
         raise TopologyError(f"{step}: RetryTopics(keep_order=True) needs ordered='key', not {calls.ordered!r}")
-    name = f"{step}{RETRY_SUFFIX}"
-    topics = tuple(f"{name}-{number}" for number in range(1, len(policy.delays) + 1))
+    name, topics = f"{step}-retry", retry_topics(step, len(policy.delays))
     for topic in topics:
         point.builder.add_repartition_topic(RepartitionTopic(name=topic))
     point.builder.add(SourceNode(name=name, topics=topics, key=point.key, value=point.value, retries=step))

@@ -194,3 +194,12 @@ class RepartitionTopic(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     partitions: int | None = None
+
+
+def retry_topics(step: str, delays: int) -> tuple[str, ...]:
+    """The names of a step's retry topics, one for each delay.
+
+    >>> retry_topics("ask", 2)
+    ('ask-retry-1', 'ask-retry-2')
+    """
+    return tuple(f"{step}-retry-{number}" for number in range(1, delays + 1))

@@ -11,6 +11,7 @@ from typing import Any
 import anyio
 import pytest
 
+from streamlib.records import TopicPartition
 from streamlib.testing.plugin import KafkaTarget
 from tests.exactly_once.harness import Bench, Worker, opened
 
@@ -81,6 +82,7 @@ async def bed(
 ) -> AsyncIterator[Bed]:
     async with opened(Bench(kafka_broker, unique_name("retry-topics"), tmp_path, request.param)) as bench:
         bed = Bed(bench)
+        bench.settings["repartition_purge_interval_ms"] = 600_000  # what was parked is looked at
         await bench.create_topic(bed.dead)
         yield bed
 
@@ -127,3 +129,26 @@ async def test_rebalances_while_records_are_parked_lose_and_repeat_nothing(bed: 
     await bed.until_done(two)
     await two.stop()
     await bed.check()
+
+
+@pytest.mark.parametrize("protocol", ["classic", "streams"])
+async def test_what_has_come_back_is_purged_and_nothing_else(
+    kafka_broker: KafkaTarget, unique_name: Callable[[str], str], tmp_path: Path, protocol: str
+) -> None:
+    async with opened(Bench(kafka_broker, unique_name("retry-topics"), tmp_path, "parked")) as bench:
+        bed = Bed(bench)
+        await bench.create_topic(bed.dead)
+        settings = {"group_protocol": protocol, "repartition_purge_interval_ms": 200}
+        worker = bench.start(name=None if protocol == "streams" else "w", **settings)
+        await bed.feed(100)
+        await bed.until_done(worker)
+        topics = [TopicPartition(f"{bench.name}-{topic}", number) for topic in TOPICS for number in range(2)]
+
+        async def purged() -> bool:
+            admin = bench.connection.admin()
+            return await admin.list_offsets(topics, "earliest") == await admin.list_offsets(topics, "latest")
+
+        await bench.until(purged, worker)
+        await worker.stop()
+        passed = Counter((seen.key, str(seen.value)) for seen in await bench.read(value=str))
+        assert passed == Counter(each for each in bed.inputs if not each[1].endswith(":bad"))
