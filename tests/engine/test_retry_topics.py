@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -270,6 +271,15 @@ def test_topics_have_as_many_partitions_as_the_step_has_tasks_and_tasks_keep_the
     assert "Source: A-retry (topics: [A-retry-" in topology.describe()
     assert isinstance(topology.nodes["A"], ProcessorNode)
     assert isinstance(topology.nodes["A-retry"], SourceNode)
+
+
+def test_pictures_show_the_way_out_and_back() -> None:
+    builder = StreamsBuilder()
+    builder.stream("in", key=str, value=str).map_values(str, name="ask", on_error=RetryTopics([SECOND])).to("out")
+    picture = builder.build().to_mermaid()
+    names = dict(re.findall(r"(\w+)(?:\[/|\(\[|\[)\"([\w-]+)\"", picture))
+    arrows = {(names[tail], names[head]) for tail, head in re.findall(r"(\w+) --> (\w+)", picture)}
+    assert {("ask", "ask-retry-1"), ("ask-retry-1", "ask-retry"), ("ask-retry", "ask")} <= arrows
 
 
 def test_another_policy_for_a_step_with_topics_is_refused() -> None:
