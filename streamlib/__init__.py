@@ -45,7 +45,7 @@ from streamlib.errors import (
     TaskMigratedError,
     TopologyError,
 )
-from streamlib.policies import DeadLetter, Fail, FailedRecord, Retry, Skip
+from streamlib.policies import DeadLetter, Fail, FailedRecord, Retry, RetryTopics, Skip
 from streamlib.records import FixedKeyRecord, Record, RecordMetadata, TopicPartition
 from streamlib.restore_listener import RestoreListener
 from streamlib.row_versions import upgrades
@@ -119,6 +119,7 @@ __all__ = [
     "RecordTooLargeError",
     "RestoreListener",
     "Retry",
+    "RetryTopics",
     "SchemaRegistryError",
     "SchemaRegistryUnavailableError",
     "Serde",

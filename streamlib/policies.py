@@ -90,14 +90,66 @@ class Retry(msgspec.Struct, frozen=True, tag="retry"):
 
 
 def _check_retry(delays: object, then: object, jitter: object) -> None:
-    if not isinstance(delays, tuple | list) or not delays or not all(isinstance(delay, timedelta) for delay in delays):
-        raise ConfigError(f"Retry needs delays, a list of datetime.timedelta, not {delays!r}")
-    if any(delay < timedelta(0) for delay in delays):
-        raise ConfigError(f"Retry: a delay is not negative, as one of {delays!r} is")
-    if then not in ("fail", "skip") and not isinstance(then, Fail | Skip | DeadLetter):
-        raise ConfigError(f"Retry: then is 'fail', 'skip', Skip(), Fail() or DeadLetter(topic), not {then!r}")
+    _check_delays("Retry", delays, then)
     if not isinstance(jitter, int | float) or not 0 <= jitter <= 1:
         raise ConfigError(f"Retry: jitter is a part, from 0 to 1, not {jitter!r}")
+
+
+def _check_delays(policy: str, delays: object, then: object) -> None:
+    if not isinstance(delays, tuple | list) or not delays or not all(isinstance(delay, timedelta) for delay in delays):
+        raise ConfigError(f"{policy} needs delays, a list of datetime.timedelta, not {delays!r}")
+    if any(delay < timedelta(0) for delay in delays):
+        raise ConfigError(f"{policy}: a delay is not negative, as one of {delays!r} is")
+    if then not in ("fail", "skip") and not isinstance(then, Fail | Skip | DeadLetter):
+        raise ConfigError(f"{policy}: then is 'fail', 'skip', Skip(), Fail() or DeadLetter(topic), not {then!r}")
+
+
+class RetryTopics(msgspec.Struct, frozen=True, tag="retry_topics"):
+    """Park a record at which the function of a step raises in a topic, in the same transaction; when its time has come
+    it comes back to this step, and the function is called again.
+
+    It is for the `on_error` of steps without state, plain and awaited. Nothing waits for a record that is parked:
+    commits and the records behind it go on, so delays may be hours, and restarts and rebalances change nothing about
+    them. For each delay there is a topic `<application_id>-<name of the step>-retry-<number>`, whose records are of the
+    types that come into the step.
+
+    Attributes:
+        delays: how long to wait before each further call, at least; so many there are.
+        then: what becomes of the record when the last one has failed: `Fail()`, `Skip()`, `DeadLetter(...)` or a name.
+        keep_order: records of a key that come to the step while others of it are parked go behind them, so that those
+            of a key go on in their order. If not, they go by.
+
+    Raises:
+        ConfigError: there are no delays, or one of the options is none.
+
+    >>> from datetime import timedelta
+    >>> from streamlib import StreamsBuilder
+    >>> from streamlib.testing import TopologyTestDriver
+    >>> answers = iter([ValueError("closed"), 5])
+    >>> def ask(value: int) -> int:
+    ...     answer = next(answers)
+    ...     if isinstance(answer, Exception):
+    ...         raise answer
+    ...     return answer
+    >>> tomorrow = RetryTopics([timedelta(days=1)], then=Skip())
+    >>> builder = StreamsBuilder()
+    >>> builder.stream("in", key=str, value=int).map_values(ask, name="ask", on_error=tomorrow).to("out")
+    >>> with TopologyTestDriver(builder.build()) as driver:
+    ...     driver.input_topic("in", key=str, value=int).pipe_input("a", 1)
+    ...     out = driver.output_topic("out", key=str, value=int)
+    ...     before = out.read_values()
+    ...     driver.advance_wall_clock(timedelta(days=1))
+    ...     before, out.read_values()
+    ([], [5])
+    """
+
+    delays: Sequence[timedelta]
+    then: LastResort | Literal["fail", "skip"] = "fail"
+    keep_order: bool = False
+
+    def __post_init__(self) -> None:
+        _check_delays("RetryTopics", self.delays, self.then)
+        msgspec.structs.force_setattr(self, "delays", tuple(self.delays))
 
 
 class FailedRecord(msgspec.Struct, frozen=True):
@@ -146,10 +198,10 @@ PolicyFunction: TypeAlias = Callable[[FailedRecord], "ErrorPolicy | Literal['fai
 ErrorPolicy: TypeAlias = Fail | Skip | DeadLetter | Retry
 """What to do with a record at an error."""
 
-PolicyOption: TypeAlias = ErrorPolicy | Literal["fail", "skip"] | PolicyFunction
-"""A policy, its name in a file or the environment, or a function that chooses one."""
+PolicyOption: TypeAlias = ErrorPolicy | RetryTopics | Literal["fail", "skip"] | PolicyFunction
+"""A policy, its name in a file or the environment, or a function that chooses one. `RetryTopics` is one of steps."""
 
-Resolved: TypeAlias = Fail | Skip | DeadLetter | Retry | PolicyFunction
+Resolved: TypeAlias = Fail | Skip | DeadLetter | Retry | RetryTopics | PolicyFunction
 """A policy without names and defaults."""
 
 
@@ -161,8 +213,8 @@ def is_policy(option: object, *, retry: bool = True) -> bool:
     """
     if isinstance(option, Retry):
         return retry
-    if isinstance(option, type):
-        return False  # `Skip` for `Skip()`
+    if isinstance(option, type | RetryTopics):
+        return False  # `Skip` for `Skip()`; and topics need a step that they belong to
     if isinstance(option, Fail | Skip | DeadLetter) or option in ("fail", "skip"):
         return True
     return callable(option) and not inspect.iscoroutinefunction(option)
@@ -170,7 +222,7 @@ def is_policy(option: object, *, retry: bool = True) -> bool:
 
 def may_write(policy: Resolved) -> bool:
     """Whether a record that fails may be written to a topic."""
-    return topic_of(policy) is not None or callable(policy)
+    return topic_of(policy) is not None or callable(policy) or isinstance(policy, RetryTopics)
 
 
 def topic_of(option: object) -> str | None:
@@ -179,7 +231,7 @@ def topic_of(option: object) -> str | None:
     >>> topic_of(Retry([timedelta(seconds=1)], then=DeadLetter("dead")))
     'dead'
     """
-    if isinstance(option, Retry):
+    if isinstance(option, Retry | RetryTopics):
         option = option.then
     return option.topic if isinstance(option, DeadLetter) else None
 
@@ -247,7 +299,7 @@ class ErrorPolicies(msgspec.Struct, frozen=True):
         Raises:
             ConfigError: a dead letter has nowhere to go.
         """
-        if isinstance(option, Retry):
+        if isinstance(option, Retry | RetryTopics):
             return msgspec.structs.replace(option, then=self.last_resort(option.then))
         if isinstance(option, Fail | Skip | DeadLetter | str):
             return self.last_resort(option)

@@ -7,11 +7,19 @@ from typing import Any, TypeAlias
 import msgspec
 
 from streamlib.errors import TopologyError
-from streamlib.policies import PolicyOption
-from streamlib.serdes import Serde
+from streamlib.policies import PolicyOption, RetryTopics
+from streamlib.serdes import Serde, Serdes
 from streamlib.topology.builder import TopologyBuilder
-from streamlib.topology.nodes import Partitioner, ProcessorNode, RepartitionTopic, SinkNode, SourceNode
-from streamlib.topology.operators import DropNullKeys, Operator
+from streamlib.topology.nodes import (
+    Partitioner,
+    ProcessorNode,
+    RepartitionTopic,
+    SinkNode,
+    SourceNode,
+    StoreSpec,
+    retry_topics,
+)
+from streamlib.topology.operators import CallOptions, DropNullKeys, Operator
 
 REPARTITION_SUFFIX = "-repartition"
 
@@ -44,9 +52,34 @@ class Point(msgspec.Struct, frozen=True):
     ) -> Point:
         """Attach a processor; `on_error` is what it does with records that fail, `changes` what is different after
         it."""
-        node = ProcessorNode(name=name, operator=operator, parents=(self.node,), stores=stores, on_error=on_error)
+        parents: tuple[str, ...] = (self.node,)
+        if isinstance(on_error, RetryTopics):
+            source, parked = _retries(self, name, operator, on_error)
+            parents, stores = (*parents, source), (*stores, *parked)
+        node = ProcessorNode(name=name, operator=operator, parents=parents, stores=stores, on_error=on_error)
         self.builder.add(node)
         return msgspec.structs.replace(self, node=name, **changes)
+
+
+def _retries(point: Point, step: str, operator: Operator, policy: RetryTopics) -> tuple[str, list[str]]:
+    """What reads the retry topics of a step that goes on from a point, and the store of keys with parked records, if
+    there is one: both called after the step, without a number, so that the names of other nodes stay.
+
+    Raises:
+        TopologyError: the step has no order that could be kept.
+    """
+    calls: CallOptions | None = getattr(operator, "calls", None)
+    if policy.keep_order and calls is not None and calls.ordered != "key":
+        raise TopologyError(f"{step}: RetryTopics(keep_order=True) needs ordered='key', not {calls.ordered!r}")
+    name, topics = f"{step}-retry", retry_topics(step, len(policy.delays))
+    for topic in topics:
+        point.builder.add_repartition_topic(RepartitionTopic(name=topic))
+    point.builder.add(SourceNode(name=name, topics=topics, key=point.key, value=point.value, retries=step))
+    if not policy.keep_order:
+        return name, []
+    store = StoreSpec(name=name, kind="key_value", key=Serdes.bytes(), value=Serdes.bytes())
+    point.builder.add_store(store)
+    return name, [store.name]
 
 
 class RepartitionOptions(msgspec.Struct, frozen=True):

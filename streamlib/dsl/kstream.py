@@ -61,7 +61,7 @@ class KStream(Joining[K, V]):
 
     What becomes of a record at which a function raises is said by `on_error`, else by `on_processing_error` of the
     configuration: `"fail"`, `"skip"`, `DeadLetter(topic)`, `Retry(delays)`, or a function that is told of the
-    `FailedRecord` and returns one of these. The page on errors has more.
+    `FailedRecord` and returns one of these; `on_error` may also be `RetryTopics(delays)`. The page on errors has more.
 
     >>> from streamlib import StreamsBuilder
     >>> builder = StreamsBuilder()
@@ -713,7 +713,7 @@ class KStream(Joining[K, V]):
         self, prefix: str, operator: op.Operator, name: str | None, on_error: PolicyOption | None, **changes: Any
     ) -> KStream[Any, Any]:
         node = self._point.builder.name(prefix, name)
-        check_policy(on_error, f"{node}: on_error", retry=True)
+        check_policy(on_error, f"{node}: on_error", retry=True, topics=True)
         return KStream(self._point.then(node, operator, on_error=on_error, **changes))
 
     def _rekeyed(

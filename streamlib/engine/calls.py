@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import msgspec
 
-from streamlib.engine.cursor import Cursor
+from streamlib.engine.cursor import Cursor, Returned
 from streamlib.errors import ProcessingError, TopologyError
 from streamlib.policies import LastResort
 from streamlib.records import FetchedRecord, Headers, RecordMetadata, TopicPartition
@@ -136,6 +136,15 @@ class Call:
             return None
         return self.partition, self.record.offset, self.record.key
 
+    @property
+    def read_at(self) -> tuple[TopicPartition, int] | None:
+        """The record of an input that is unfinished until it has gone on. None in a punctuator."""
+        if isinstance(self.record, Returned):
+            return self.record.read_at
+        if self.partition is None or self.record is None:
+            return None
+        return self.partition, self.record.offset
+
     async def answer(self) -> Answer:
         """Call the function. What it raises is part of the answer; a cancellation is not, and passes."""
         if self.line.call is None:
@@ -178,6 +187,8 @@ class Line:
         self.resume: Callable[[Any, Any, int, Headers], Wait | None] | None = None
         # What is to be done about a call that raised; None: the node decides when it goes on.
         self.decide: Callable[[Call, Exception], LastResort | Wait] | None = None
+        # Whether a call that could start now is not to be made, and has been dealt with; the cursor is on its record.
+        self.aside: Callable[[Call], bool] | None = None
         self.order: _Order = _ORDERS[options.ordered]()
         self.startable: deque[Call] = deque()
         self.started = 0
@@ -448,6 +459,8 @@ class Calls:
         """Note a call for the record in process; `wait`: it was tried already, and is to be tried again."""
         call = Call(line, key, value, timestamp, headers)
         call.partition, call.record, call.derived = self._cursor.partition, self._cursor.record, self._cursor.derived
+        if line.aside is not None and not line.order.waits(key) and line.aside(call):
+            return
         if wait is not None:
             call.wait, call.retries = wait, 1
         self.pending += 1
@@ -488,9 +501,22 @@ class Calls:
                 continue
             self.pending -= 1
             self._ended(each)
-            following = line.order.gone_on(each)
-            if following is not None:
-                line.startable.append(following)
+            self._start_next(line, each)
+
+    def _start_next(self, line: Line, call: Call) -> None:
+        """Have the one start that has waited for a call that has gone on."""
+        following, cursor = line.order.gone_on(call), self._cursor
+        while following is not None and line.aside is not None:
+            cursor.partition, cursor.record, cursor.derived = following.partition, following.record, following.derived
+            aside = line.aside(following)
+            cursor.derived = ()
+            if not aside:
+                break
+            self.pending -= 1
+            self._ended(following)
+            following = line.order.gone_on(following)
+        if following is not None:
+            line.startable.append(following)
 
     @property
     def room(self) -> int:
@@ -516,23 +542,24 @@ class Calls:
         call.line.startable.appendleft(call)
 
     def _begun(self, call: Call) -> None:
-        unfinished = None if call.partition is None else self.unfinished.get(call.partition)
-        if unfinished is None or call.record is None:
+        read_at = call.read_at
+        unfinished = None if read_at is None else self.unfinished.get(read_at[0])
+        if unfinished is None or read_at is None:
             self._holds += self.holding == 0
             self.holding += 1
             call.hold = self._holds
             return
         call.holds_commit = False
-        offset = call.record.offset
+        offset = read_at[1]
         unfinished[offset] = unfinished.get(offset, 0) + 1
 
     def _ended(self, call: Call) -> None:
         if call.holds_commit:
             self.holding -= 1
             return
-        assert call.partition is not None
-        assert call.record is not None
-        unfinished, offset = self.unfinished[call.partition], call.record.offset
+        assert call.read_at is not None
+        partition, offset = call.read_at
+        unfinished = self.unfinished[partition]
         unfinished[offset] -= 1
         if not unfinished[offset]:
             del unfinished[offset]

@@ -19,8 +19,9 @@ from streamlib.engine.operators.versioned import versioned_tables
 from streamlib.engine.prefetch import stores_read_by_key
 from streamlib.engine.record_cache import RecordCache
 from streamlib.engine.retries import Done
+from streamlib.engine.retry_topics import Parking, returning
 from streamlib.engine.timestamps import extract_function
-from streamlib.policies import Fail
+from streamlib.policies import Fail, RetryTopics
 from streamlib.state.ttl import TtlOverlay
 from streamlib.topology import operators as op
 from streamlib.topology.nodes import Node, ProcessorNode, SinkNode, SourceNode, TtlStoreSpec
@@ -68,6 +69,8 @@ class Compiler(msgspec.Struct):
         return sources
 
     def _source(self, node: SourceNode, forward: NodeFn, read_by_key: Iterable[str]) -> CompiledSource:
+        if node.retries is not None:
+            return returning(node, forward, self.work)
         skip = None if self.errors is None else self.errors.of_source(node)
         extract = extract_function(node.timestamp_extractor, node.name, self.work.facts.now_ms)
         stores = [self.work.stores[name] for name in sorted(read_by_key) if name in self.work.stores]
@@ -88,7 +91,16 @@ class Compiler(msgspec.Struct):
         return self.errors.retried(self._compiled(node, watched), node, self.work.calls, done)
 
     def _guarded(self, node: ProcessorNode, compiled: NodeFn, line: Line | None = None) -> NodeFn:
-        return compiled if self.errors is None else self.errors.guarded(compiled, node, line)
+        if self.errors is None:
+            return compiled
+        if isinstance(node.on_error, RetryTopics):
+            return self.errors.parked(compiled, node, self._parking(node, node.on_error), line)
+        return self.errors.guarded(compiled, node, line)
+
+    def _parking(self, step: ProcessorNode, policy: RetryTopics) -> Parking:
+        above = (self.nodes[parent] for parent in step.parents)
+        source = next(each for each in above if isinstance(each, SourceNode) and each.retries == step.name)
+        return Parking(step.name, policy, source, [self.full_name(topic) for topic in source.topics], self.work)
 
     def _sink(self, node: SinkNode, topic: str | None) -> NodeFn:
         if self.errors is None:

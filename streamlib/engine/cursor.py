@@ -68,6 +68,26 @@ class Earlier(NamedTuple):
     value: bytes | None = None
 
 
+class Returned(NamedTuple):
+    """A record that has come back from a retry topic, as it was when it was read first (`FetchedRecord`).
+
+    `derived`: as the cursor's was at the step. `step` is what it has come back to, after so many failures. `read_at` is
+    where it was read now: the record of an input that is finished with it. `number`: among those of its key that are
+    parked, if their order is kept.
+    """
+
+    offset: int
+    timestamp: int
+    headers: Headers
+    key: bytes | None
+    value: bytes | None
+    derived: tuple[int, ...]
+    step: str
+    failures: int
+    read_at: tuple[TopicPartition, int]
+    number: int | None = None
+
+
 class RecordContext(NamedTuple):
     """What a topic chooser is told beside key and value: where the record came from, its time and headers.
 

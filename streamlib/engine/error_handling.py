@@ -6,6 +6,7 @@ counted and logged, and goes to the topic for dead letters if there is one, by t
 transaction.
 
     node raises --> guard of the node --decide--> Wait: to be tried again        engine/retries.py
+                                              --> parked, to come back           engine/retry_topics.py
                                               --> Skip, DeadLetter: dropped
                                               --> Fail: raised, past all guards above
 """
@@ -25,6 +26,7 @@ from streamlib.engine.inputs import NodeFn, SkipUndecodable
 from streamlib.engine.operators.sink import batch_bytes
 from streamlib.engine.outbox import Outbox, Place
 from streamlib.engine.retries import Done, may_retry, waiting_in_line
+from streamlib.engine.retry_topics import Parking, StepRecord
 from streamlib.errors import ProcessingError, SerializationError, StreamsError, registry_failure
 from streamlib.partitioning import partitioner_for
 from streamlib.policies import (
@@ -36,6 +38,7 @@ from streamlib.policies import (
     PolicyFunction,
     Resolved,
     Retry,
+    RetryTopics,
     Skip,
     is_policy,
 )
@@ -164,6 +167,67 @@ class ErrorHandling:
 
         return waiting_in_line(calls, line, attempt)
 
+    def parked(self, compiled: NodeFn, node: ProcessorNode, parking: Parking, line: Line | None = None) -> NodeFn:
+        """The node, with what fails in it put into its retry topics. `line`: as in `guarded`."""
+        parks = self._parks(compiled, node, parking)
+
+        def attempt(key: Any, value: Any, timestamp: int, headers: Headers) -> None:
+            parks(StepRecord(key, value, timestamp, headers))
+
+        def in_order(key: Any, value: Any, timestamp: int, headers: Headers) -> None:
+            record = StepRecord(key, value, timestamp, headers)
+            if (line is None and aside(record)) or parks(record):
+                return
+            parking.done(record)
+
+        def aside(record: StepRecord) -> bool:
+            """Whether it has gone behind others; of an awaited function to be asked before it is called."""
+            try:
+                return parking.behind(record)
+            except SerializationError as error:
+                writing = Fail() if parking.numbered else self._policies.of_sink(None)
+                self._settle(writing, self._failure(error, "production", node.name))
+                return True
+
+        if not parking.keeps_order:
+            return attempt
+        if line is not None:
+            line.aside = lambda call: aside(StepRecord(call.key, call.value, call.timestamp, call.headers))
+        return in_order
+
+    def _parks(self, compiled: NodeFn, node: ProcessorNode, parking: Parking) -> Callable[[StepRecord], bool]:
+        """The node, which says whether a record is parked."""
+        policy = self._of_functions[node.name]
+        assert isinstance(policy, RetryTopics), f"node {node.name} has no retry topics"
+        then = self._policies.last_resort(policy.then)
+
+        def parks(record: StepRecord) -> bool:
+            try:
+                compiled(*record)
+                return False
+            except ProcessingError as error:
+                failure = self._failure(error, "processing", node.name)._replace(retries=parking.failures)
+                self._raise_final(error)
+            except SerializationError as error:
+                self._settle(then, self._failure(error, "processing", node.name))
+                return False
+            if parking.used_up:
+                self._settle(then, failure)
+                return False
+            return self._park(parking, record, failure)
+
+        return parks
+
+    def _park(self, parking: Parking, record: StepRecord, failure: _Failure) -> bool:
+        try:
+            delay_ms = parking.park(record, failure.error)
+        except SerializationError as error:
+            self._settle(self._policies.of_sink(None), self._failure(error, "production", failure.node))
+            return False
+        what = f"task {self._task_id} parks a record of node {failure.node} for {delay_ms / 1000:g} s"
+        self._log.warn(f"{what}: {_cause(failure)!r}{_where(failure)}")
+        return True
+
     @property
     def in_punctuator(self) -> Callable[[StreamsError], None] | None:
         """What is done when a punctuator raised; None: raise. It will be called again in any case."""
@@ -209,10 +273,7 @@ class ErrorHandling:
         Raises:
             StreamsError: what failed is to stop the task, or has been said to already.
         """
-        if failure.error is self._final:
-            raise failure.error
-        if (of_registry := registry_failure(failure.error)) is not None:
-            raise of_registry
+        self._raise_final(failure.error)
         decision = self._decide(policy, failure)
         match decision:
             case Wait():
@@ -226,7 +287,16 @@ class ErrorHandling:
             case _:
                 assert_never(decision)
 
+    def _raise_final(self, error: Exception) -> None:
+        """Raise what no policy is asked about."""
+        if error is self._final:
+            raise error
+        if (of_registry := registry_failure(error)) is not None:
+            raise of_registry
+
     def _decide(self, policy: Resolved, failure: _Failure) -> LastResort | Wait:
+        if isinstance(policy, RetryTopics):
+            return self._policies.last_resort(policy.then)  # in a punctuator, where there is no record
         if not isinstance(policy, Fail | Skip | DeadLetter | Retry):
             policy = self._asked(policy, failure)
         if not isinstance(policy, Retry):

@@ -18,7 +18,7 @@ from struct import Struct
 from struct import error as StructError
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
-from streamlib.engine.cursor import NO_TIME, Cursor
+from streamlib.engine.cursor import END_OF_TIME, NO_TIME, Cursor
 from streamlib.engine.progress import Progress, decode_progress, encode_progress
 from streamlib.errors import ProcessingError, SchemaRegistryError, SerializationError, TopologyError
 from streamlib.records import FetchedBatch, FetchedRecord, Headers, OffsetAndMetadata, TopicPartition
@@ -82,9 +82,17 @@ class ConsumedRecord(NamedTuple):
     headers: Headers
 
 
+class Waits(NamedTuple):
+    """When records of a retry topic may be processed: `due_ms(record)` by the wall clock, and what that says now."""
+
+    due_ms: Callable[[FetchedRecord], int]
+    now_ms: Callable[[], int]
+
+
 class CompiledSource(NamedTuple):
     """Where a partition's records go, and how their bytes become values. What cannot become one is skipped with the
-    knowledge of `skip`; it is an error if that is None. `prefetch` is told the keys of records that come next."""
+    knowledge of `skip`; it is an error if that is None. `prefetch` is told the keys of records that come next.
+    `retries`: of a retry topic, whose records wait for their time; such a source has a timestamp extractor."""
 
     node: str
     forward: NodeFn
@@ -93,6 +101,7 @@ class CompiledSource(NamedTuple):
     timestamp_extractor: Callable[[Any, int], int] | None
     skip: SkipUndecodable | None = None
     prefetch: Sequence[Callable[[Sequence[bytes]], None]] = ()
+    retries: Waits | None = None
 
 
 class _Head(NamedTuple):
@@ -133,6 +142,18 @@ class Input:
     def position(self) -> int:
         """The offset of the next record not processed."""
         return self._position
+
+    @property
+    def retries(self) -> bool:
+        """Whether it is of a retry topic. Nothing else waits for its records, and they come in their own time."""
+        return self._source.retries is not None
+
+    @property
+    def due_ms(self) -> int:
+        """When the next record may be processed, if this is of a retry topic; at the end of time if there is none."""
+        if self._current is None or self._source.retries is None:
+            return END_OF_TIME
+        return self._source.retries.due_ms(self._records[self._index])
 
     @property
     def caught_up(self) -> bool:
@@ -192,6 +213,8 @@ class Input:
                 self._skip_undecodable_heads()
             return self._records[self._index].timestamp if self._current is not None else None
         while self._current is not None and self._head is None:
+            if self._source.retries is not None and self.due_ms > self._source.retries.now_ms():
+                return None
             self._prepare_head()
         return None if self._head is None else self._head.timestamp
 

@@ -38,7 +38,8 @@ class Places:
     def _node(self, node: Node) -> Node:
         match node:
             case SourceNode():
-                placed = [self._placed(node, self._topic(topic, writes=False)) for topic in node.topics]
+                writes = node.retries is not None  # what comes back was written here
+                placed = [self._placed(node, self._topic(topic, writes=writes)) for topic in node.topics]
                 return placed[0] if placed else node
             case SinkNode():
                 # Where the topic is chosen record by record, the sink asks for the serdes of each.

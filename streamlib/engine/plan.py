@@ -5,7 +5,8 @@ task        subtopology x partition: as many as the largest topic that the subto
 internal    topics are called <application id>-<name>; repartition topics carry records from task to task,
 topics      changelogs keep the stores
 partitions  of a repartition topic: as said; else as its co-partitioned topics have; else as the largest topic
-            that feeds it (Kafka Streams' `RepartitionTopics`, `CopartitionedTopicsEnforcer`)
+            that feeds it; of a retry topic: as its subtopology has tasks, each of which writes to itself
+            (Kafka Streams' `RepartitionTopics`, `CopartitionedTopicsEnforcer`)
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from streamlib.topology.nodes import Node, OffsetReset, ProcessorNode, SinkNode,
 from streamlib.topology.topology import Topology
 
 _INTERNAL_TOPICS = (
-    r".+-(changelog|repartition)|.+-subscription-(registration|response)-topic|"
+    r".+-(changelog|repartition|retry-\d+)|.+-subscription-(registration|response)-topic|"
     r"KTABLE-FK-JOIN-SUBSCRIPTION-(REGISTRATION|RESPONSE)-\d+-topic"
 )
 """What comes after the application id in the names of internal topics, those of older topologies among them."""
@@ -338,7 +339,7 @@ class _Counts:
     def _fed_by(self, topic: str) -> int:
         """Partitions of the largest topic that feeds a repartition topic."""
         writers = [nodes for nodes in self._subtopologies if _writes(nodes, topic)]
-        feeding = [each for nodes in writers for each in _source_topics_of(nodes)]
+        feeding = [each for nodes in writers for each in _source_topics_of(nodes, but_retries=True)]
         if not feeding:
             raise TopologyError(f"nothing writes to {topic}: give it a number, .repartition(partitions=)")
         return max(self.of(each) for each in feeding)
@@ -355,11 +356,19 @@ def _merged(groups: Iterable[frozenset[str]]) -> list[frozenset[str]]:
 
 
 def _writes(nodes: Mapping[str, Node], topic: str) -> bool:
-    return any(isinstance(node, SinkNode) and node.topic == topic for node in nodes.values())
+    return topic in _retry_topics_of(nodes) or any(
+        isinstance(node, SinkNode) and node.topic == topic for node in nodes.values()
+    )
 
 
-def _source_topics_of(nodes: Mapping[str, Node]) -> list[str]:
-    return [topic for node in nodes.values() if isinstance(node, SourceNode) for topic in node.topics]
+def _source_topics_of(nodes: Mapping[str, Node], *, but_retries: bool = False) -> list[str]:
+    sources = [node for node in nodes.values() if isinstance(node, SourceNode)]
+    return [topic for node in sources if not (but_retries and node.retries is not None) for topic in node.topics]
+
+
+def _retry_topics_of(nodes: Mapping[str, Node]) -> list[str]:
+    sources = [node for node in nodes.values() if isinstance(node, SourceNode)]
+    return [topic for node in sources if node.retries is not None for topic in node.topics]
 
 
 def _check_copartitioned(group: Iterable[str], plan: Plan) -> None:

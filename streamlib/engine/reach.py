@@ -75,7 +75,7 @@ def _of(node: ProcessorNode, below: Sequence[Reach], policies: ErrorPolicies) ->
     # What is tried again later has led to nothing when it is, and so is a call. It may also go on at once; then its
     # results are out while a call beside it is pending, but two calls beside each other are not safe in any case.
     awaited = getattr(operator, "calls", None) is not None or may_retry(node, policy)
-    if not isinstance(operator, _FUNCTIONS + _MANY):
+    if not isinstance(operator, _FUNCTIONS + _MANY) or node.stores:  # those of keys with parked records
         return Reach(effects=True, at_once=not awaited, calls=reach.calls or awaited, safe=not reach.calls)
     # A record that fails here goes to a topic, and nowhere else.
     dead_letters = may_write(policy)

@@ -446,6 +446,13 @@ class Task:
         """When `punctuate` will have something to do, by the wall clock; None if nothing is scheduled."""
         return self._punctuation.wall_clock_due_ms
 
+    @property
+    def next_retry_ms(self) -> int | None:
+        """When a record of a retry topic will be ready, by the wall clock; None if none waits for its time."""
+        now_ms = self._now_ms()
+        waiting = (queue.due_ms for queue in self._queues.values() if queue.retries)
+        return min((due_ms for due_ms in waiting if now_ms < due_ms < END_OF_TIME), default=None)
+
     def _punctuate_stream_time(self) -> int:
         if self._cursor.stream_time < self._cursor.punctuation_due_ms:
             return 0
@@ -467,7 +474,7 @@ class Task:
         for queue in self._queues.values():
             timestamp = queue.head_timestamp()
             if timestamp is None:
-                empty = True
+                empty = empty or not queue.retries
             elif timestamp < earliest:
                 # With equal times the input that comes first goes first, so that slices do not change the order.
                 bound = END_OF_TIME if best is None else earliest - 1
@@ -485,7 +492,7 @@ class Task:
         now = None
         waiting = False
         for queue in self._queues.values():
-            if queue.buffered_bytes or queue.head_timestamp() is not None:
+            if queue.retries or queue.buffered_bytes or queue.head_timestamp() is not None:
                 continue
             if not queue.caught_up:
                 queue.idle_deadline_ms = None
@@ -514,6 +521,7 @@ class Task:
         return any(
             queue.buffered_bytes > 0 or (queue.end_offset is not None and not queue.caught_up)
             for queue in self._queues.values()
+            if not queue.retries
         )
 
     @property

@@ -677,7 +677,7 @@ class Worker:
         if self._tasks.waits_for_lock:
             return 0 if self._tasks.more_to_open else LOCK_RETRY_MS
         running = self._tasks.running.values()
-        due = [task.next_punctuation_ms for task in self._fed()]
+        due = [due for task in self._fed() for due in (task.next_punctuation_ms, task.next_retry_ms)]
         until_due = min((ms for ms in due if ms is not None), default=END_OF_TIME) - self._clock.now_ms()
         until_call = min((ms for ms in (task.next_call_ms for task in running) if ms is not None), default=END_OF_TIME)
         until_call -= self._clock.monotonic_ms()

@@ -183,7 +183,7 @@ class TopologyTestDriver:
 
     def advance_wall_clock(self, by: timedelta) -> None:
         """Move the clock, and do what becomes due: each punctuator once, however far it moves, and before it calls that
-        wait for a service, each at its time.
+        wait for a service, and records of retry topics, each at its time.
 
         Raises:
             StreamsError: a punctuator or a function failed; the driver is of no use afterwards.
@@ -191,7 +191,7 @@ class TopologyTestDriver:
         self._check_alive()
         until_ms = self._now_ms + duration_ms(by, "advance_wall_clock")
         with self._failing_for_good():
-            while (due_ms := self._next_call_ms) is not None and due_ms <= until_ms:
+            while (due_ms := self._next_due_ms) is not None and due_ms <= until_ms:
                 self._now_ms = max(self._now_ms, int(due_ms))
                 self._make_calls()
             self._now_ms = until_ms
@@ -200,8 +200,8 @@ class TopologyTestDriver:
             self._work()
 
     @property
-    def _next_call_ms(self) -> float | None:
-        due = (task.next_call_ms for task in self._tasks.values())
+    def _next_due_ms(self) -> float | None:
+        due = (ms for task in self._tasks.values() for ms in (task.next_call_ms, task.next_retry_ms))
         return min((ms for ms in due if ms is not None), default=None)
 
     def _make_calls(self) -> None:

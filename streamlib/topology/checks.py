@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from streamlib.errors import TopologyError
-from streamlib.policies import Retry, is_policy, topic_of
+from streamlib.policies import Retry, RetryTopics, is_policy, topic_of
 from streamlib.topology.functions import user_function
 from streamlib.topology.nodes import Partitioner, TopicChooser
 
@@ -54,13 +54,14 @@ def check_source(topics: tuple[object, ...], offset_reset: object, policy: objec
     check_policy(policy, f"{what}: on_deserialization_error")
 
 
-def check_policy(policy: object, what: str, *, retry: bool = False) -> None:
+def check_policy(policy: object, what: str, *, retry: bool = False, topics: bool = False) -> None:
     """What a node does with records that fail; None: what the configuration says.
 
     Args:
         policy: what was given.
         what: the option, for the message.
         retry: whether what failed can be done again.
+        topics: whether it can be done again after it has been in a topic.
 
     Raises:
         TopologyError: it is no policy.
@@ -74,7 +75,12 @@ def check_policy(policy: object, what: str, *, retry: bool = False) -> None:
             f"{what} cannot be Retry: what has failed here fails again, or cannot be done again as if nothing had been "
             "done; see the page on errors for the steps that can"
         )
-    if policy is not None and not is_policy(policy):
+    if isinstance(policy, RetryTopics) and not topics:
+        raise TopologyError(
+            f"{what} cannot be RetryTopics: only the steps of a stream that have no state can be given it, by "
+            "on_error; do what may fail in a map_values in front"
+        )
+    if policy is not None and not isinstance(policy, RetryTopics) and not is_policy(policy):
         raise TopologyError(f"{what} is 'fail', 'skip' or a policy such as DeadLetter(topic), not {policy!r}")
     if (topic := topic_of(policy)) is not None:
         check_topic_name(topic, f"the topic for dead letters of {what.partition(': ')[0]}")

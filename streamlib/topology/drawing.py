@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import msgspec
 
-from streamlib.topology.nodes import Node, ProcessorNode, SinkNode, SourceNode
+from streamlib.policies import RetryTopics
+from streamlib.topology.nodes import Node, ProcessorNode, SinkNode, SourceNode, retry_topics
 
 if TYPE_CHECKING:
     from streamlib.topology.topology import Topology
@@ -74,13 +75,14 @@ def draw(topology: Topology) -> Drawing:
 
 
 def _arrows(node: Node, nodes: dict[str, str], stores: dict[str, str], topics: dict[str, str]) -> Iterator[Arrow]:
-    """Those that lead to a node, and for a sink on to its topic."""
+    """Those that lead to a node, and on to the topics it writes."""
     here, around = nodes[node.name], [topics[text] for text in _topics(node)]
     match node:
         case SourceNode():
             yield from (Arrow(topic, here) for topic in around)
         case ProcessorNode():
             yield from (Arrow(nodes[parent], here) for parent in node.parents)
+            yield from (Arrow(here, topic) for topic in around)
             yield from (Arrow(here, stores[store], is_store=True) for store in node.stores)
         case SinkNode():
             yield from (Arrow(nodes[parent], here) for parent in node.parents)
@@ -98,6 +100,8 @@ def _topics(node: Node) -> tuple[str, ...]:
             return (topic,)
         case SinkNode():
             return ("topics chosen per record",)
+        case ProcessorNode(name=name, on_error=RetryTopics(delays=delays)):
+            return tuple(retry_topics(name, len(delays)))
         case ProcessorNode():
             return ()
 

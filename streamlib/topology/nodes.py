@@ -34,6 +34,7 @@ class SourceNode(msgspec.Struct, frozen=True, kw_only=True):
     `pattern`: a regular expression; the topics are those whose whole name it matches, and `topics` is empty.
     `is_global`: every worker reads all partitions of it, into a store that all its tasks may read.
     `on_deserialization_error`: what becomes of a record that cannot be decoded, if not what the configuration says.
+    `retries`: the step whose retry topics these are, for a first, a second failure and so on.
     """
 
     name: str
@@ -45,6 +46,7 @@ class SourceNode(msgspec.Struct, frozen=True, kw_only=True):
     timestamp_extractor: TimestampExtractor | None = None
     offset_reset: OffsetReset | None = None
     on_deserialization_error: PolicyOption | None = None
+    retries: str | None = None
 
 
 class ProcessorNode(msgspec.Struct, frozen=True, kw_only=True):
@@ -185,10 +187,19 @@ class BufferStoreSpec(StoreSpec, frozen=True, kw_only=True):
 
 
 class RepartitionTopic(msgspec.Struct, frozen=True, kw_only=True):
-    """An internal topic that carries records to the task that owns their new key.
+    """An internal topic that carries records to the task that owns their new key, or back to the same task, later.
 
     `partitions=None`: as many as the largest topic that feeds it.
     """
 
     name: str
     partitions: int | None = None
+
+
+def retry_topics(step: str, delays: int) -> tuple[str, ...]:
+    """The names of a step's retry topics, one for each delay.
+
+    >>> retry_topics("ask", 2)
+    ('ask-retry-1', 'ask-retry-2')
+    """
+    return tuple(f"{step}-retry-{number}" for number in range(1, delays + 1))

@@ -32,7 +32,8 @@ def subtopologies(nodes: Mapping[str, Node]) -> tuple[Subtopology, ...]:
     """In the order of their ids."""
     root = _connected(nodes)
     order: dict[str, int] = {}
-    sources = sorted(name for name, node in nodes.items() if isinstance(node, SourceNode))
+    # Tasks keep their numbers when a step gets retry topics.
+    sources = sorted(name for name, node in nodes.items() if isinstance(node, SourceNode) and node.retries is None)
     for name in (*sources, *sorted(nodes)):
         order.setdefault(root[name], len(order))
     return tuple(

@@ -309,6 +309,10 @@ class Topology:
         if node is None:
             raise TopologyError(f"{what}: there is no such node; there are {', '.join(sorted(self._nodes))}")
         check_policy(policy, what, retry=isinstance(node, ProcessorNode))
+        if any(isinstance(each, SourceNode) and each.retries == name for each in self._nodes.values()):
+            raise TopologyError(
+                f"{what}: the step has RetryTopics, and topics for that: give it another on_error there"
+            )
         changed = {"on_deserialization_error" if isinstance(node, SourceNode) else "on_error": policy}
         self.replace(msgspec.structs.replace(node, **changed))
         return self

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from streamlib import (
+    DeadLetter,
     JoinWindows,
     ProcessorContext,
     PunctuationType,
     Record,
     Retry,
+    RetryTopics,
     Stores,
     StreamsBuilder,
     Suppressed,
@@ -276,6 +278,43 @@ def moody(what: str) -> None:
 
 
 RETRY = Retry([timedelta(milliseconds=150), timedelta(seconds=1)])
+PARKING_DELAYS = [timedelta(seconds=1), timedelta(seconds=3), timedelta(seconds=4)]
+
+
+def parked(source: str, sink: str, *, keep_order: bool = False, awaited: bool = False) -> Topology:
+    """Each value once, or as a dead letter: of `number:time` it fails until then, of `number:bad` for good."""
+
+    def ask(value: str) -> str:
+        until = value.partition(":")[2]
+        if until == "bad" or (until and time.time() < float(until)):
+            raise ConnectionError(f"not now: {value}")
+        return value
+
+    async def ask_later(value: str) -> str:
+        await asyncio.sleep(0.001)
+        return ask(value)
+
+    dead = DeadLetter(f"{source.removesuffix('-in')}-dead")
+    policy = RetryTopics(PARKING_DELAYS, then=dead, keep_order=keep_order)
+    builder = StreamsBuilder()
+    stream = builder.stream(source, key=str, value=str)
+    stream.map_values(ask_later if awaited else ask, value=str, name="ask", on_error=policy).to(sink)
+    return builder.build()
+
+
+def parked_awaited(source: str, sink: str) -> Topology:
+    """As `parked`, with a function that is awaited."""
+    return parked(source, sink, awaited=True)
+
+
+def parked_in_order(source: str, sink: str) -> Topology:
+    """As `parked`, those of a key in their order."""
+    return parked(source, sink, keep_order=True)
+
+
+def parked_in_order_awaited(source: str, sink: str) -> Topology:
+    """As `parked_in_order`, with a function that is awaited."""
+    return parked(source, sink, keep_order=True, awaited=True)
 
 
 def retried(source: str, sink: str) -> Topology:

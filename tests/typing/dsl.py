@@ -33,6 +33,7 @@ from streamlib import (
     RateLimit,
     Record,
     Retry,
+    RetryTopics,
     Serdes,
     Service,
     SessionWindowedKStream,
@@ -287,6 +288,9 @@ assert_type(orders.map_values(lambda order: order.amount, on_error=patient), KSt
 assert_type(orders.filter(lambda key, order: True, on_error=lambda failed: patient), KStream[str, Order])
 assert_type(orders.process_values(EnrichValues, value=float, on_error="skip"), KStream[str, float])
 assert_type(orders.group_by_key().aggregate(lambda: 0, lambda k, v, n: n + 1, on_error=patient), KTable[str, int])
+parked = RetryTopics([timedelta(hours=1)], then=DeadLetter("dead"), keep_order=True)
+assert_type(orders.map_values(lambda order: order.amount, on_error=parked), KStream[str, float])
+RetryTopics([timedelta(hours=1)], then=patient)  # type: ignore[arg-type]
 orders.to("out", on_error="drop")  # type: ignore[arg-type]
 orders.to("out", partitioner=lambda topic, key, order, partitions: 0)
 orders.to(lambda key, order, context: "out")

@@ -15,7 +15,7 @@ from streamlib.kafka.admin import KafkaAdmin
 from streamlib.records import TopicPartition
 from streamlib.runtime.wiring import plan_on
 from streamlib.topology import operators as op
-from streamlib.topology.nodes import ProcessorNode, SinkNode
+from streamlib.topology.nodes import ProcessorNode, SinkNode, SourceNode
 from streamlib.topology.topology import Topology
 from streamlib.verify.replay import Outcome
 from streamlib.verify.shapes import changelogs, is_comparable
@@ -127,6 +127,11 @@ async def _internal_topics(plan: Plan, admin: KafkaAdmin) -> dict[str, int]:
 def _check_that_nothing_is_awaited(topology: Topology) -> None:
     """Calls are not repeated only to look at what there is; those of peek and foreach are left out in any case."""
     for node in topology.nodes.values():
+        if isinstance(node, SourceNode) and node.retries is not None:
+            raise UsageError(
+                f"node {node.retries} has retry topics: when and how often its function failed cannot be had again, so "
+                "an application with such nodes cannot be verified"
+            )
         if not isinstance(node, ProcessorNode) or isinstance(node.operator, op.Peek | op.Foreach):
             continue
         if getattr(node.operator, "calls", None) is not None:
