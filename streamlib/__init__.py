@@ -41,6 +41,7 @@ from streamlib.errors import (
     TaskMigratedError,
     TopologyError,
 )
+from streamlib.metrics import Health, HealthStatus, Metrics
 from streamlib.policies import DeadLetter, Fail, Skip
 from streamlib.records import FixedKeyRecord, Record, RecordMetadata, TopicPartition
 from streamlib.restore_listener import RestoreListener
@@ -76,6 +77,8 @@ __all__ = [
     "FixedKeyProcessorContext",
     "FixedKeyRecord",
     "GlobalKTable",
+    "Health",
+    "HealthStatus",
     "JoinWindows",
     "KGroupedStream",
     "KGroupedTable",
@@ -89,6 +92,7 @@ __all__ = [
     "Materialized",
     "Max",
     "Mean",
+    "Metrics",
     "Min",
     "ProcessingError",
     "Processor",

@@ -36,6 +36,7 @@ class _UnderWay(msgspec.Struct):
 
     task: Task
     call: Call
+    since_s: float
     alarm: asyncio.TimerHandle | None = None
     ticks: int = 0
 
@@ -59,6 +60,12 @@ class CallsUnderWay:
         return len(self._under_way)
 
     @property
+    def oldest(self) -> tuple[Call, float] | None:
+        """The call that is under way for the longest, and for how many ms; None if there is none."""
+        first = next(iter(self._under_way.values()), None)
+        return None if first is None else (first.call, (asyncio.get_running_loop().time() - first.since_s) * 1000)
+
+    @property
     def answered(self) -> bool:
         """Whether there are answers to take."""
         return bool(self._answers)
@@ -67,7 +74,7 @@ class CallsUnderWay:
         """Begin what may begin."""
         for call in task.take_calls():
             running = asyncio.create_task(call.answer())
-            each = self._under_way[running] = _UnderWay(task, call)
+            each = self._under_way[running] = _UnderWay(task, call, running.get_loop().time())
             self._set_alarm(running, each)
             running.add_done_callback(self._done)
 

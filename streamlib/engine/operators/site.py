@@ -9,6 +9,7 @@ import msgspec
 
 from streamlib.dsl.processor import PunctuationType
 from streamlib.engine.calls import Calls
+from streamlib.engine.counts import Counts
 from streamlib.engine.cursor import Cursor, StreamTime
 from streamlib.engine.inputs import NodeFn
 from streamlib.engine.outbox import Outbox
@@ -57,7 +58,7 @@ class Work(msgspec.Struct, frozen=True):
     """What all nodes of a task share. `getter` finds a table's rows by the name of its node; `processors` are the
     user's, in the order they were compiled; `stream_times` the operators', by node; `global_stores` can be read by all
     of them; nodes of global stores have no `punctuation` and no `calls`. `behind()`: records are known to wait for the
-    task. `shared` is what several nodes have in common, by a name they agree on."""
+    task. `shared` is what several nodes have in common, by a name they agree on. `counts`: nodes are counted."""
 
     cursor: Cursor
     outbox: Outbox
@@ -73,6 +74,7 @@ class Work(msgspec.Struct, frozen=True):
     behind: Callable[[], bool] = lambda: False
     shared: dict[str, Any] = {}
     calls: Calls | None = None
+    counts: Counts | None = None
 
 
 class Site(msgspec.Struct, frozen=True):
