@@ -7,8 +7,10 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import socketserver
+import sys
 import threading
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -25,6 +27,8 @@ from streamlib.metrics import Health, HealthStatus
 from streamlib.monitoring.address import Address, parse_address
 from streamlib.monitoring.observed import Observed
 from streamlib.monitoring.prometheus import PrometheusCollector
+
+log = logging.getLogger(__name__)
 
 REQUEST_S = 5.0
 """A client that sends nothing for so long is hung up on."""
@@ -105,6 +109,8 @@ class _Server(ThreadingHTTPServer):
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that has gone away is no matter for anybody's log."""
+        if not isinstance(sys.exception(), OSError):
+            log.exception("a request for metrics or health failed")
 
 
 class _Handler(BaseHTTPRequestHandler):

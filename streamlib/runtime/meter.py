@@ -60,6 +60,10 @@ class Timing:
         if each < self._least:
             self._least = each
 
+    def go_on(self, took: float) -> None:
+        """What was recorded before has taken so much longer."""
+        self.total += took
+
     def look(self, now_ms: float) -> None:
         """Remember how it is now."""
         self._history.append(_Look(now_ms, self.count, self.total, self._least, self._most))
@@ -173,6 +177,10 @@ class Meter:
         timestamp = task.record_timestamp
         if timestamp is not None:
             meter.e2e.record(now_ms - timestamp)
+
+    def finished(self, since_ms: float) -> None:
+        """What comes after calls of async functions was done."""
+        self.process.go_on(self.elapsed_ms() - since_ms)
 
     def take_first_ms(self) -> float | None:
         """When the first of the records was processed that a commit begins with, or that are given up; None: none."""

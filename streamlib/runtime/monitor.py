@@ -65,7 +65,7 @@ class Monitor:
         self._worker = worker
         self._elapsed_ms = worker.meter.elapsed_ms
         self._debug = config.metrics_recording_level == "DEBUG"
-        self._watchdog = Watchdog(config.watchdog_timeout_ms, config.transaction_timeout_ms)
+        self._watchdog = Watchdog(config)
         self._lags: deque[list[int]] = deque(maxlen=HISTORY)
         self._rebalances = 0
         self._rebalanced_ms: float | None = None  # when it was seen that their number had changed
@@ -112,6 +112,8 @@ class Monitor:
     def _held(self) -> Iterator[Finding]:
         """What is to be said of a loop that does not turn."""
         held_ms = self._elapsed_ms() - self._turned_ms
+        if held_ms < self._watchdog.long_ms:
+            return
         stuck = held_ms >= self._watchdog.timeout_ms
         yield Finding(
             HealthStatus.STUCK if stuck else HealthStatus.DEGRADED,

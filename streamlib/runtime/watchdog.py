@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator, Mapping
 from typing import Generic, NamedTuple, TypeVar
 
+from streamlib.config import StreamsConfig
 from streamlib.engine.calls import Call
 from streamlib.metrics import HealthStatus
 from streamlib.records import TopicPartition
@@ -21,7 +22,7 @@ LONGEST_LOOK_MS = 2_000
 """So much time at most counts between two looks."""
 
 LONG_PART = 10
-"""A rebalance is long after this part of the timeout, and a coordinator silent."""
+"""A rebalance is long after this part of the timeout; so is a function."""
 
 NAMED = 3
 """So many places are named in a reason, of however many there are."""
@@ -72,13 +73,16 @@ class Watchdog:
     """Looks at one worker.
 
     Args:
-        timeout_ms: after how long what stands still is stuck.
-        transaction_timeout_ms: after how long a transaction should be over.
+        config: what is to be expected. Where commits are rarer, or a task may wait for longer than a half of
+            `watchdog_timeout_ms`, that is what counts.
     """
 
-    def __init__(self, timeout_ms: float, transaction_timeout_ms: float) -> None:
-        self.timeout_ms = timeout_ms
-        self._transaction_ms = max(timeout_ms, transaction_timeout_ms)
+    def __init__(self, config: StreamsConfig) -> None:
+        waits_ms = max(config.commit_interval_ms, config.max_task_idle_ms)
+        self.timeout_ms = float(max(config.watchdog_timeout_ms, 2 * waits_ms))
+        self.long_ms = self.timeout_ms / LONG_PART
+        self._silent_ms = max(self.long_ms, config.session_timeout_ms)
+        self._transaction_ms = max(self.timeout_ms, config.transaction_timeout_ms)
         self._looked_ms: float | None = None
         self._now_ms = 0.0  # time that counts
         self._heard: Standing[str] = Standing()
@@ -137,14 +141,13 @@ class Watchdog:
                 f"hanging transaction: one that somebody else left open holds up {_some(places)} "
                 f"for {_s(self.hanging_ms)}",
             )
-        long_ms = self.timeout_ms / LONG_PART
-        if self._heard.longer_than(long_ms, self._now_ms):
+        if self._heard.longer_than(self._silent_ms, self._now_ms):
             silent = _s(self._heard.longest_ms(self._now_ms))
             yield Finding(HealthStatus.DEGRADED, f"broker unreachable: the group's coordinator is silent for {silent}")
         if seen.status.restoring:
             tasks, left = len(seen.status.restoring), sum(seen.status.restoring.values())
             yield Finding(HealthStatus.DEGRADED, f"restoring {tasks} tasks, {left:,} changelog offsets to go")
-        elif self._starting.longer_than(long_ms, self._now_ms):
+        elif self._starting.longer_than(self.long_ms, self._now_ms):
             what = "opening tasks" if seen.settled else "rebalancing"
             yield Finding(HealthStatus.DEGRADED, f"{what} for {_s(self._starting.longest_ms(self._now_ms))}")
 

@@ -623,11 +623,12 @@ class Worker:
         """Go on with what has its answer by now."""
         if not self._calls.answered:
             return
-        started = self._clock.monotonic_ms()
+        started, began_ms = self._clock.monotonic_ms(), self.meter.elapsed_ms()
         answers = self._calls.take_answers()
         for task, call, answer in answers:
             task.finish(call, answer)
         self._owe(len(answers), started)
+        self.meter.finished(began_ms)
 
     def _held_by_calls(self) -> bool:
         """Whether the commit that is due has to wait for calls. If so, nothing is begun that would make it wait longer.

@@ -129,7 +129,7 @@ async def test_each_worker_shows_its_metrics_and_health_at_a_port_of_its_own(wor
         with anyio.fail_after(30):
             while [await answer(each, "/ready") for each in (port, port + 1)] != [200, 200]:
                 await anyio.sleep(0.2)
-        process_total = 0
+        process_total = 0.0
         for each in (port, port + 1):
             assert await answer(each, "/health") == 200
             for family in text_string_to_metric_families(await body(each, "/metrics")):

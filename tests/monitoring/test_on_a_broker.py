@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from http.client import HTTPConnection
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -17,10 +18,12 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from streamlib import Health, HealthStatus, KafkaStreams, StreamsBuilder, StreamsConfig, Topology
+from streamlib.app import Connect
 from streamlib.kafka.connection import Connection
 from streamlib.monitoring.endpoint import MetricsEndpoint
 from streamlib.records import TopicPartition
 from streamlib.testing.plugin import KafkaTarget
+from tests.errors.injection import Faults, faulty_pool
 
 PATIENCE_S = 30
 WATCHDOG_MS = 2_000
@@ -36,8 +39,8 @@ class Bench:
         self.endpoint: MetricsEndpoint | None = None
 
     @asynccontextmanager
-    async def running(self, topology: Topology) -> AsyncIterator[KafkaStreams]:
-        async with KafkaStreams(topology, self.config) as app:
+    async def running(self, topology: Topology, connect: Connect | None = None) -> AsyncIterator[KafkaStreams]:
+        async with KafkaStreams(topology, self.config, connect=connect) as app:
             with MetricsEndpoint(app, "0") as self.endpoint:
                 yield app
 
@@ -257,6 +260,26 @@ async def test_a_transaction_that_somebody_leaves_open_is_told_until_it_ends(ben
         again = bench.connection.producer(f"{bench.source}-left-open")
         await again.init()  # which aborts it
         await again.close()
+        await until_health(app, is_well)
+
+
+async def test_brokers_that_are_gone_degrade_and_do_not_ask_for_a_restart(bench: Bench) -> None:
+    faults = Faults()
+
+    async def through_faults(config: StreamsConfig) -> Connection:
+        return await Connection.open(config, faulty_pool(config, faults))
+
+    short: dict[str, Any] = {"session_timeout_ms": 2_000, "request_timeout_ms": 1_000, "delivery_timeout_ms": 2_000}
+    bench.config = msgspec.structs.replace(bench.config, heartbeat_interval_ms=200, watchdog_timeout_ms=60_000, **short)
+    async with bench.running(counting(bench), through_faults) as app:
+        await app.wait_running()
+        faults.network.refuses = True
+        faults.cut_all()
+        health = await until_health(app, lambda health: bool(health.reasons))
+        assert health.status is HealthStatus.DEGRADED
+        assert health.reasons[0].startswith(("broker unreachable", "rebalancing"))
+        assert (await bench.get("/health"))[0] == 200
+        faults.heal()
         await until_health(app, is_well)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from streamlib.engine.counts import Counts
+from streamlib.engine.record_cache import CacheBudget
 from streamlib.engine.task import Task
 from streamlib.errors import ErrorCode
 from streamlib.records import TaskId
@@ -124,6 +125,24 @@ async def test_nodes_are_counted_only_if_asked_for() -> None:
         assert task.process(10) == 3
     assert set(counts.nodes) == set(bench.plan.nodes(T0))
     assert set(counts.nodes.values()) == {3}
+
+
+async def test_updates_that_take_the_place_of_others_are_hits_of_the_record_cache() -> None:
+    bench, counts = Bench(), Counts()
+    bench.broker.write(IN0, "a", "b", "a", "a")
+    batch = bench.broker.read(IN0, 0)
+    assert batch is not None
+    task = Task(
+        bench.plan, T0, InMemoryBackend(), now_ms=bench.clock.now_ms, cache_budget=CacheBudget(1 << 20), counts=counts
+    )
+    task.start({}, dict.fromkeys(task.inputs, 0))
+    task.enqueue(batch)
+    task.process(10)
+    of_cache = counts.caches["counts"]
+    assert (of_cache.added, of_cache.passed, task.cached_updates) == (4, 0, {"counts": 2})
+    assert task.cache_bytes > 0
+    task.flush()
+    assert (of_cache.passed, task.cached_updates, task.cache_bytes) == (2, {"counts": 0}, 0)
 
 
 def test_accesses_to_a_store_are_timed_until_it_is_closed(clock: Clock) -> None:

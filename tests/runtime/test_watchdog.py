@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from streamlib.config import StreamsConfig
 from streamlib.engine.calls import Call
 from streamlib.metrics import HealthStatus
 from streamlib.records import TopicPartition
@@ -21,7 +22,7 @@ TIMEOUT_MS = 60_000
 
 @pytest.fixture
 def watchdog() -> Watchdog:
-    return Watchdog(TIMEOUT_MS, transaction_timeout_ms=10_000)
+    return Watchdog(StreamsConfig(application_id="shop", watchdog_timeout_ms=TIMEOUT_MS))
 
 
 def seen(**changes: Any) -> Observation:
@@ -58,6 +59,13 @@ def test_a_partition_with_lag_that_does_not_move_is_stuck_after_the_timeout(watc
     assert watchdog.standing_ms(P0) == 1000
 
 
+def test_a_partition_is_not_stuck_between_two_rare_commits() -> None:
+    rare = StreamsConfig(application_id="shop", commit_interval_ms=50_000, transaction_timeout_ms=60_000)
+    watchdog = Watchdog(rare)
+    assert look(watchdog, 99, **behind(7, 20)) == []
+    assert look(watchdog, 1, 100, **behind(7, 20))
+
+
 def test_a_partition_that_is_owned_no_longer_is_forgotten(watchdog: Watchdog) -> None:
     assert look(watchdog, 70, **behind(7, 20))
     assert look(watchdog, 1, 71) == []
@@ -87,13 +95,13 @@ def test_an_open_transaction_that_outlives_its_timeout_is_stuck(watchdog: Watchd
 
 
 def test_a_coordinator_that_says_nothing_degrades(watchdog: Watchdog) -> None:
-    assert look(watchdog, 5, heard=9) == []
-    (found,) = look(watchdog, 1, 6, heard=9)
+    assert look(watchdog, 9, heard=9) == []  # session_timeout_ms
+    (found,) = look(watchdog, 1, 10, heard=9)
     assert found == (
         HealthStatus.DEGRADED,
-        "broker unreachable: the group's coordinator is silent for 7.0 s",
+        "broker unreachable: the group's coordinator is silent for 11 s",
     )
-    assert look(watchdog, 1, 8, heard=10) == []
+    assert look(watchdog, 1, 12, heard=10) == []
 
 
 def test_a_long_rebalance_degrades(watchdog: Watchdog) -> None:
