@@ -82,10 +82,12 @@ class Monitor:
         self._tick()
 
     def stop(self) -> None:
-        """Look no more; what was seen last stays."""
+        """Look no more; what was seen last stays, but that it runs."""
         if self._timer is not None:
             self._timer.cancel()
         self._loop = None
+        if self._last is not None:
+            self._last = msgspec.structs.replace(self._last, running=False)
 
     def read(self) -> Seen:
         """The worker as it is now, or as it was when its loop turned last."""
