@@ -3,7 +3,7 @@ read of a cached row."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from streamlib.records import TaskId
 from streamlib.runtime.meter import Meter, StoreMeter
@@ -24,6 +24,9 @@ class MeteredBackend:
         row = self._backend.get(store, key)
         self._of(store).get.record(self._now_ms() - began_ms)
         return row
+
+    def prefetch(self, store: str, keys: Sequence[bytes]) -> None:
+        self._backend.prefetch(store, keys)
 
     def scan(
         self, store: str, start: bytes | None, end: bytes | None, *, reverse: bool = False
