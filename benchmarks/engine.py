@@ -1,6 +1,7 @@
 """CPU time per record of the engine alone: a keyed count of 100-byte JSON orders, without fetching and producing.
 
     python -m benchmarks.engine [--records 200000] [--profile]
+    python -m benchmarks.engine --metrics                    what it costs to measure, by recording level
 
 What is measured: `Task.process` in slices of 1,000 records, `take_outputs` after each, and every 10,000 records a
 commit: changelog records, offsets, the write to the backend.
@@ -12,6 +13,7 @@ import argparse
 import cProfile
 import math
 import pstats
+import statistics
 import tempfile
 import time
 from collections.abc import Sequence
@@ -20,10 +22,14 @@ from typing import NamedTuple
 
 import msgspec
 
+from streamlib.engine.counts import Counts
 from streamlib.engine.plan import make_plan
 from streamlib.engine.task import Task
+from streamlib.metrics import RecordingLevel
 from streamlib.records import Headers, TaskId, TopicPartition
 from streamlib.rocksdb import RocksDBBackend
+from streamlib.runtime.meter import Meter
+from streamlib.runtime.metered_backend import MeteredBackend
 from streamlib.runtime.slice_end import SliceEnd
 from streamlib.serdes import serde_for
 from streamlib.state.backend import Backend
@@ -35,6 +41,7 @@ from streamlib.topology.topology import Topology
 SLICE_RECORDS = 1_000
 COMMIT_RECORDS = 10_000
 USERS = 10_000
+ROUNDS = 9
 INPUT = TopicPartition("orders", 0)
 CHANGELOG = TopicPartition("bench-counts-changelog", 0)
 
@@ -91,16 +98,20 @@ def batches(records: int) -> list[Batch]:
     ]
 
 
-def run(backend: Backend, work: Sequence[Batch], partitions: int = 6) -> float:
-    """Microseconds of CPU per record."""
-    plan = make_plan(topology(), "bench", {"orders": 1, "counted": partitions})
-    task = Task(plan, TaskId(0, 0), backend, now_ms=lambda: 0)
+def run(backend: Backend, work: Sequence[Batch], level: RecordingLevel | None = None) -> float:
+    """Microseconds of CPU per record; with a level, what a worker measures is measured."""
+    plan = make_plan(topology(), "bench", {"orders": 1, "counted": 6})
+    meter = None if level is None else Meter()
+    counts = Counts() if level == "DEBUG" else None
+    if meter is not None and level == "DEBUG":
+        backend = MeteredBackend(backend, TaskId(0, 0), meter)
+    task = Task(plan, TaskId(0, 0), backend, now_ms=lambda: 0, counts=counts)
     task.start({}, {INPUT: 0})
     total = changelog_end = 0
     started = time.process_time()
     for batch in work:
         task.enqueue(batch)
-        total += task.process(SLICE_RECORDS, SliceEnd(_now_ms, math.inf))
+        total += _slice(task, meter)
         task.take_outputs()
         if total % COMMIT_RECORDS == 0:
             changes = task.seal().changelog
@@ -110,6 +121,31 @@ def run(backend: Backend, work: Sequence[Batch], partitions: int = 6) -> float:
     task.rollback()
     task.close()
     return spent / total * 1e6
+
+
+def _slice(task: Task, meter: Meter | None) -> int:
+    """As the worker's loop does it."""
+    if meter is None:
+        return task.process(SLICE_RECORDS, SliceEnd(_now_ms, math.inf))
+    meter.polled(meter.elapsed_ms())
+    meter.punctuated(0, 0.0)
+    began_ms = _now_ms()
+    done = task.process(SLICE_RECORDS, SliceEnd(_now_ms, math.inf))
+    meter.processed(task, done, _now_ms() - began_ms, 0)
+    return done
+
+
+def measured(work: Sequence[Batch]) -> None:
+    """By turns, so that all of them have the same machine; medians."""
+    levels: list[RecordingLevel | None] = [None, "INFO", "DEBUG"]
+    costs: dict[RecordingLevel | None, list[float]] = {level: [] for level in levels}
+    for round_ in range(ROUNDS):
+        for level in levels[round_ % 3 :] + levels[: round_ % 3]:
+            costs[level].append(run(InMemoryBackend(), work, level))
+    nothing = statistics.median(costs[None])
+    for level in levels:
+        cost = statistics.median(costs[level])
+        print(f"{level or 'nothing':8} {cost:.2f} us/record  {cost / nothing - 1:+.1%}")
 
 
 def _now_ms() -> float:
@@ -128,10 +164,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--records", type=int, default=200_000)
     parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--metrics", action="store_true")
     arguments = parser.parse_args()
     work = batches(arguments.records)
     print(f"{len(work[0].content[0].value)}-byte orders, {arguments.records:,} records, {USERS:,} keys")
     run(InMemoryBackend(), work[:20])  # warm up
+    if arguments.metrics:
+        measured(work)
+        return
     measure = profiled if arguments.profile else run
     print(f"memory   {measure(InMemoryBackend(), work):.2f} us/record")
     with tempfile.TemporaryDirectory() as folder:

@@ -45,6 +45,7 @@ from streamlib.errors import (
     TaskMigratedError,
     TopologyError,
 )
+from streamlib.metrics import Health, HealthStatus, Metrics
 from streamlib.policies import DeadLetter, Fail, FailedRecord, Retry, RetryTopics, Skip
 from streamlib.records import FixedKeyRecord, Record, RecordMetadata, TopicPartition
 from streamlib.restore_listener import RestoreListener
@@ -94,6 +95,8 @@ __all__ = [
     "FixedKeyProcessorContext",
     "FixedKeyRecord",
     "GlobalKTable",
+    "Health",
+    "HealthStatus",
     "JoinWindows",
     "KGroupedStream",
     "KGroupedTable",
@@ -108,6 +111,7 @@ __all__ = [
     "Materialized",
     "Max",
     "Mean",
+    "Metrics",
     "Min",
     "ProcessingError",
     "Processor",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.metadata
 import logging
 import platform
 import signal
@@ -10,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable
 from enum import Enum
 from types import TracebackType
-from typing import Self, TypeAlias
+from typing import Self, TypeAlias, assert_never
 
 import anyio
 import anyio.abc
@@ -20,7 +22,9 @@ from streamlib.config import StreamsConfig
 from streamlib.errors import StreamsError, StreamsNotStartedError
 from streamlib.kafka.connection import Connection
 from streamlib.kafka.stand_in import ThreadStandIn
+from streamlib.metrics import ClientMetrics, Health, HealthStatus, Metrics
 from streamlib.restore_listener import RestoreListener
+from streamlib.runtime.monitor import Monitor, Seen
 from streamlib.runtime.wiring import Adapters, build_worker, plan_and_prepare
 from streamlib.runtime.worker import Worker, WorkerStatus
 from streamlib.state_directory import LocalStateDirectory
@@ -95,6 +99,8 @@ class KafkaStreams:
         self._restore_listener = restore_listener
         self._connect: Connect = connect or Connection.open
         self._worker: Worker | None = None
+        self._worker_id = ""
+        self._monitor: Monitor | None = None  # started, and perhaps stopped
         self._life: anyio.CancelScope | None = None  # cancelled if it is closed before there is a worker
         self._phase = State.CREATED
         self._stopped = anyio.Event()
@@ -104,9 +110,10 @@ class KafkaStreams:
     @property
     def state(self) -> State:
         """Where the application is in its life."""
-        if self._phase is State.RUNNING and not (self._worker and self._worker.running):
-            return State.REBALANCING
-        return self._phase
+        return self._state_of(self._worker is not None and self._worker.running)
+
+    def _state_of(self, running: bool) -> State:
+        return State.REBALANCING if self._phase is State.RUNNING and not running else self._phase
 
     @property
     def status(self) -> WorkerStatus:
@@ -118,6 +125,62 @@ class KafkaStreams:
         if self._worker is None:
             raise StreamsNotStartedError("the application has not started: call run() or enter it with `async with`")
         return self._worker.status
+
+    def metrics(self) -> Metrics:
+        """What is measured, as of now. Any thread may ask.
+
+        While a function holds the worker's event loop, other threads are told what was there before.
+
+        >>> from streamlib import StreamsBuilder
+        >>> builder = StreamsBuilder()
+        >>> builder.stream("in").to("out")
+        >>> KafkaStreams(builder.build(), StreamsConfig(application_id="copy")).metrics().client.state
+        'CREATED'
+        """
+        seen = None if self._monitor is None else self._monitor.read()
+        health, state = self._health_of(seen), self._state_of(seen is not None and seen.running)
+        return Metrics(
+            application_id=self._config.application_id,
+            worker_id=self._worker_id,
+            client=ClientMetrics(
+                state=state.value,
+                version=_version(),
+                alive_stream_threads=int(state in (State.RUNNING, State.REBALANCING, State.PENDING_SHUTDOWN)),
+                failed_stream_threads=int(state is State.ERROR),
+                health=health.status,
+                ready=health.ready,
+            ),
+            **({} if seen is None else {name: getattr(seen, name) for name in _SHOWN}),
+        )
+
+    def health(self) -> Health:
+        """Whether it gets anywhere, and if not, why. Any thread may ask.
+
+        >>> from streamlib import StreamsBuilder
+        >>> builder = StreamsBuilder()
+        >>> builder.stream("in").to("out")
+        >>> KafkaStreams(builder.build(), StreamsConfig(application_id="copy")).health().reasons
+        ('the application has not started yet',)
+        """
+        return self._health_of(None if self._monitor is None else self._monitor.read())
+
+    def _health_of(self, seen: Seen | None) -> Health:
+        state = self._state_of(seen is not None and seen.running)
+        match state:
+            case State.ERROR:
+                return Health(HealthStatus.STUCK, False, (f"stopped by an error: {self._error or 'see the log'}",))
+            case State.NOT_RUNNING:
+                return Health(HealthStatus.STUCK, False, ("the application has stopped",))
+            case State.PENDING_SHUTDOWN:
+                return Health(HealthStatus.DEGRADED, False, ("the application is about to stop",))
+            case State.CREATED:
+                return Health(HealthStatus.DEGRADED, False, ("the application has not started yet",))
+            case State.RUNNING | State.REBALANCING:
+                findings = () if seen is None else seen.findings
+                status = max((finding.status for finding in findings), default=HealthStatus.OK)
+                return Health(status, state is State.RUNNING, tuple(finding.text for finding in findings))
+            case _:
+                assert_never(state)
 
     async def run(self) -> None:
         """Run until `close`, SIGINT or SIGTERM, then commit and close; a second signal aborts.
@@ -235,11 +298,21 @@ class KafkaStreams:
                     self._phase = State.RUNNING
                 elif self._phase is not State.RUNNING:
                     self._worker.stop()  # closed while it was starting
-                await self._worker.run(leave=self._leaves)
+                self._worker_id = directory.identity
+                await self._run_watched(self._worker)
                 return self._worker
         finally:
             with anyio.CancelScope(shield=True):
                 await adapters.close()
+
+    async def _run_watched(self, worker: Worker) -> None:
+        monitor = Monitor(worker, self._config)
+        monitor.start()
+        self._monitor = monitor
+        try:
+            await worker.run(leave=self._leaves)
+        finally:
+            monitor.stop()
 
     async def _watch_signals(self, scope: anyio.CancelScope) -> None:
         with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
@@ -250,6 +323,17 @@ class KafkaStreams:
                     return
                 log.info("%s: committing and closing", received.name)
                 self.close()
+
+
+_SHOWN = ("worker", "tasks", "restoring", "partitions", "nodes", "stores", "caches")
+
+
+@functools.cache
+def _version() -> str:
+    try:
+        return importlib.metadata.version("streamlib")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"  # run from a checkout
 
 
 def _stand_in(config: StreamsConfig) -> ThreadStandIn | None:

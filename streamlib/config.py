@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, get_args, get_o
 import msgspec
 
 from streamlib.errors import ConfigError
+from streamlib.metrics import RecordingLevel
 from streamlib.policies import ErrorPolicies, PolicyOption, Retry, is_policy, parsed
 
 ProcessingGuarantee: TypeAlias = Literal["at_least_once", "exactly_once_v2"]
@@ -104,6 +105,10 @@ class StreamsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         statestore_cache_max_bytes: how much the record caches of tables may hold together; with more than zero, of
             several updates of a row between two commits only the last goes on to the steps after the table.
         rocksdb_memory_bytes: cache and write buffers of all stores of the process together.
+        metrics_recording_level: "INFO", or "DEBUG" to count the records of each node and time each access to a store
+            on disk, which costs a part of the throughput.
+        watchdog_timeout_ms: for how long a partition with lag may stand still, a call go on, or a function hold the
+            worker until `KafkaStreams.health` calls it stuck.
 
     Raises:
         ConfigError: a value is out of its range, or contradicts another.
@@ -156,6 +161,8 @@ class StreamsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     errors_dead_letter_queue_topic_name: str | None = None
     statestore_cache_max_bytes: int = 0
     rocksdb_memory_bytes: int = 64 * MIB
+    metrics_recording_level: RecordingLevel = "INFO"
+    watchdog_timeout_ms: int = 60_000
 
     def __post_init__(self) -> None:
         _check_types(self)

@@ -17,6 +17,7 @@ from rich.text import Text
 from streamlib.app import KafkaStreams, State
 from streamlib.cli.errors import INTERRUPTED_EXIT, debug_wanted
 from streamlib.cli.logs import set_up_logs
+from streamlib.cli.metrics import shown
 from streamlib.cli.options import ApplicationIdOption, BootstrapServersOption, ConfigOption, SetOption
 from streamlib.cli.settings import GivenSettings, load_config
 from streamlib.cli.supervisor import FD_OPTION, OnLine, Phase, Supervisor, SupervisorOptions, Totals, WorkerView
@@ -26,6 +27,7 @@ from streamlib.cli.view import View
 from streamlib.cli.worker import SupervisorLink, make_report, run_app, run_supervised
 from streamlib.config import StreamsConfig
 from streamlib.errors import StreamsNotStartedError
+from streamlib.monitoring.address import address_of_worker, parse_address
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +48,14 @@ def run(
     ] = None,
     config: ConfigOption = None,
     set_: SetOption = None,
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Serve /metrics for Prometheus, /health and /ready. Worker i listens on PORT+i-1; without a HOST only "
+            "this machine is let in.",
+        ),
+    ] = None,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
     supervisor_fd: Annotated[int | None, typer.Option(FD_OPTION, hidden=True)] = None,
 ) -> None:
@@ -67,47 +77,59 @@ def run(
         others=set_ or [],
     )
     if supervisor_fd is not None:
-        _run_as_worker(target, given, log_level, SupervisorLink(supervisor_fd))
+        _run_as_worker(target, given, log_level, SupervisorLink(supervisor_fd), metrics)
     console = Console(stderr=True)
     set_up_logs(log_level, console)
     loaded = load_target(target)
     settings = load_config(given, loaded)
     if workers == 1:
-        _run_here(loaded, settings, console)
+        _run_here(loaded, settings, console, metrics)
     else:
-        commands = worker_commands(target, workers, given, settings.group_instance_id, log_level)
+        commands = worker_commands(target, workers, given, settings.group_instance_id, log_level, metrics)
         _run_supervised(commands, console)
 
 
 def worker_commands(
-    target: str, workers: int, given: GivenSettings, instance_id: str | None, log_level: str = "info"
+    target: str,
+    workers: int,
+    given: GivenSettings,
+    instance_id: str | None,
+    log_level: str = "info",
+    metrics: str | None = None,
 ) -> list[list[str]]:
     """The command of each worker process: the same settings, and with static membership a name each.
 
     A worker resolves file and environment again, so that a restart takes up what has changed.
+
+    Raises:
+        ConfigError: `metrics` is no address, or there are not so many ports.
     """
+    first = None if metrics is None else parse_address(metrics)
     return [
         [
             *(sys.executable, "-m", "streamlib", "run", target, "--log-level", log_level),
             *given.arguments(f"{instance_id}-{number}" if instance_id else None),
+            *(() if first is None else ("--metrics", str(address_of_worker(first, number - 1)))),
         ]
         for number in range(1, workers + 1)
     ]
 
 
-def _run_as_worker(target: str, given: GivenSettings, log_level: str, link: SupervisorLink) -> None:
+def _run_as_worker(
+    target: str, given: GivenSettings, log_level: str, link: SupervisorLink, metrics: str | None
+) -> None:
     set_up_logs(log_level)
 
     def make_app() -> KafkaStreams:
         loaded = load_target(target)
         return KafkaStreams(loaded.topology, load_config(given, loaded))
 
-    raise typer.Exit(run_supervised(make_app, link, debug=debug_wanted()))
+    raise typer.Exit(run_supervised(make_app, link, debug=debug_wanted(), metrics=metrics))
 
 
-def _run_here(target: Target, config: StreamsConfig, console: Console) -> None:
+def _run_here(target: Target, config: StreamsConfig, console: Console, metrics: str | None) -> None:
     app = KafkaStreams(target.topology, config)
-    with View(lambda: [_view_of(app)], console, log_line=log.info):
+    with shown(app, metrics), View(lambda: [_view_of(app)], console, log_line=log.info):
         run_app(app)
 
 

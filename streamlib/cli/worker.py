@@ -17,6 +17,7 @@ import anyio.to_thread
 
 from streamlib.app import KafkaStreams, State
 from streamlib.cli.errors import FAILURE_EXIT, describe, exit_code
+from streamlib.cli.metrics import shown
 from streamlib.cli.report import Failed, Message, Report, encode
 from streamlib.errors import ConnectionFailedError, StreamsError, StreamsNotStartedError
 
@@ -64,10 +65,14 @@ def run_app(app: KafkaStreams, link: SupervisorLink | None = None) -> None:
     anyio.run(_run, app, link, backend_options={"use_uvloop": has_uvloop()})
 
 
-def run_supervised(make_app: Callable[[], KafkaStreams], link: SupervisorLink, *, debug: bool) -> int:
+def run_supervised(
+    make_app: Callable[[], KafkaStreams], link: SupervisorLink, *, debug: bool, metrics: str | None = None
+) -> int:
     """Run as a worker of a supervisor: errors go to it, not to standard error. Returns the exit code."""
     try:
-        run_app(make_app(), link)
+        app = make_app()
+        with shown(app, metrics):
+            run_app(app, link)
     except StreamsError as error:
         link.send(Failed(describe(error, debug=debug), exit_code(error), isinstance(error, ConnectionFailedError)))
         return exit_code(error)

@@ -54,7 +54,9 @@ class Compiler(msgspec.Struct):
             forward = fan_out(list(below.values()))
             match node:
                 case SourceNode():
-                    source = self._source(node, forward, stores_read_by_key(node, self.nodes, children))
+                    source = self._source(
+                        node, self._counted(name, forward), stores_read_by_key(node, self.nodes, children)
+                    )
                     sources.update((self.full_name(topic), source) for topic in node.topics)
                 case ProcessorNode():
                     late = not versioned.isdisjoint(node.parents)
@@ -62,11 +64,15 @@ class Compiler(msgspec.Struct):
                         name, below, forward, node.stores, node.sends_old_values, self.work,
                         below_versioned=late, tells_ids=name in tells_ids,
                     )  # fmt: skip
-                    compiled[name] = self._processor(node, self._cached(node, site))
+                    compiled[name] = self._counted(name, self._processor(node, self._cached(node, site)))
                 case SinkNode():
                     topic = self.full_name(node.topic) if isinstance(node.topic, str) else None
-                    compiled[name] = self._sink(node, topic)
+                    compiled[name] = self._counted(name, self._sink(node, topic))
         return sources
+
+    def _counted(self, name: str, compiled: NodeFn) -> NodeFn:
+        """Nothing comes in between unless somebody wants to know."""
+        return compiled if self.work.counts is None else self.work.counts.node(name, compiled)
 
     def _source(self, node: SourceNode, forward: NodeFn, read_by_key: Iterable[str]) -> CompiledSource:
         if node.retries is not None:
@@ -130,8 +136,11 @@ class Compiler(msgspec.Struct):
             return site
         name, forward = store.spec.name, site.forward
         if name not in work.caches:
-            cache = RecordCache(store.spec, forward, work.cursor, budget, with_old=site.sends_old_values)
-            work.caches[name], forward = cache, cache.add
+            counts = work.counts
+            below = forward if counts is None else counts.passed(name, forward)
+            cache = RecordCache(store.spec, below, work.cursor, budget, with_old=site.sends_old_values)
+            work.caches[name] = cache
+            forward = cache.add if counts is None else counts.added(name, cache.add)
         return msgspec.structs.replace(site, forward=forward, sends_old_values=True, cached=True)
 
 

@@ -104,6 +104,11 @@ class RecordCache:
         """Whether nothing waits."""
         return not self._waiting
 
+    @property
+    def waiting(self) -> int:
+        """How many updates wait."""
+        return len(self._waiting)
+
     def drop(self) -> None:
         """Forget all that waits: it is rolled back."""
         self._budget.used_bytes -= sum(update[-1] for update in self._waiting.values())

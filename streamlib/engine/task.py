@@ -25,6 +25,7 @@ from typing import NamedTuple
 from streamlib.engine.calls import Answer, Call, Calls
 from streamlib.engine.compile import Compiler, children_of
 from streamlib.engine.context import OpenProcessor, TaskFacts
+from streamlib.engine.counts import Counts
 from streamlib.engine.cursor import END_OF_TIME, NO_TIME, Cursor, StreamTime
 from streamlib.engine.error_handling import ErrorHandling
 from streamlib.engine.inputs import ENDLESS, CompiledSource, Input, Slice, decode_metadata, room_for_progress
@@ -125,6 +126,7 @@ class Task:
         cache_budget: what the record caches of the worker's tasks may hold; None: there are none.
         policies: what becomes of records that fail; they stop the task if not given.
         services: what the worker knows of the services that its tasks call; this one's own if not given.
+        counts: counts the records of each node; not done if not given.
     """
 
     def __init__(
@@ -140,12 +142,15 @@ class Task:
         cache_budget: CacheBudget | None = None,
         policies: ErrorPolicies | None = None,
         services: Services | None = None,
+        counts: Counts | None = None,
     ) -> None:
         self.id = task_id
         self.inputs = plan.inputs(task_id)
         self.changelogs = plan.changelogs(task_id)
         self.backend = backend
         self.records_restored = 0
+        self.counts = counts
+        self._dropped_before = 0  # before the last start
         self._plan = plan
         self._now_ms = now_ms
         self._max_task_idle_ms = max_task_idle_ms
@@ -250,6 +255,7 @@ class Task:
         assert self._phase is Phase.CREATED, f"task {self.id}: start while {self._phase.value}"
         for unreadable in self._unreadable.values():
             raise unreadable
+        self._dropped_before += self._cursor.dropped
         self._cursor = Cursor()
         self._cursor.stream_time = _partition_time(committed)
         self._outbox = Outbox({**self._plan.partition_counts, **self._learnt_partitions})
@@ -331,6 +337,7 @@ class Task:
             self._behind,
             calls=calls,
             max_record_bytes=self._max_value_bytes,
+            counts=self.counts,
         )
         sources = Compiler(nodes, self._plan.full_name, work, errors).compile()
         self._processors.reverse()  # nodes are compiled from the last to the first
@@ -597,6 +604,10 @@ class Task:
         """For each input the offset below which everything is done: once committed, nothing below is read again."""
         return {partition: queue.low_water for partition, queue in self._queues.items()}
 
+    def committed_marks(self) -> dict[TopicPartition, int]:
+        """The low-water marks, as far as a commit with them has at least been begun."""
+        return {partition: min(queue.low_water, queue.committed) for partition, queue in self._queues.items()}
+
     def offsets(self) -> dict[TopicPartition, OffsetAndMetadata]:
         """Positions that moved since the last commit was begun, past dropped records and control markers too. Where
         calls are pending it is the low-water mark, with which records above it are unfinished.
@@ -734,6 +745,27 @@ class Task:
     def dropped(self) -> int:
         """Records dropped by a rule: null keys, null values, negative timestamps."""
         return self._cursor.dropped
+
+    @property
+    def dropped_total(self) -> int:
+        """The same, with those before it was rolled back."""
+        return self._dropped_before + self._cursor.dropped
+
+    @property
+    def record_timestamp(self) -> int | None:
+        """The timestamp of the record in process; after it, the last one's. None in a punctuator."""
+        record = self._cursor.record
+        return None if record is None else record.timestamp
+
+    @property
+    def cache_bytes(self) -> int:
+        """What the record caches of this task and of all that share its budget hold."""
+        return 0 if self._cache_budget is None else self._cache_budget.used_bytes
+
+    @property
+    def cached_updates(self) -> dict[str, int]:
+        """The updates that wait in record caches, by store."""
+        return {store: cache.waiting for store, cache in self._caches.items()}
 
     @property
     def stream_time(self) -> int:

@@ -66,6 +66,7 @@ class _Partition:
         "position",
         "tries",
         "troubled_since_s",
+        "unstable",
     )
 
     def __init__(self, name: TopicPartition, position: int) -> None:
@@ -74,6 +75,7 @@ class _Partition:
         self.buffer: deque[RecordBatch] = deque()
         self.buffered_bytes = 0
         self.end_offset: int | None = None
+        self.unstable = 0  # records behind it
         self.asking = False  # in a request, or in recovery from a failed one
         self.idle = False  # the last answer was empty
         self.gone = False
@@ -191,6 +193,10 @@ class KafkaFetcher:
             for name, partition in self._partitions.items()
             if partition.end_offset is not None
         }
+
+    def unstable(self) -> dict[TopicPartition, int]:
+        """How many records of each partition are behind the last stable offset; 0 is left out."""
+        return {name: partition.unstable for name, partition in self._partitions.items() if partition.unstable > 0}
 
     async def close(self) -> None:
         """Stop; a request that a broker holds back is cut off with its connection."""
@@ -349,6 +355,7 @@ class KafkaFetcher:
         partition.asking = False
         partition.tries, partition.troubled_since_s = 0, None
         partition.end_offset = answer.last_stable_offset if read_committed else answer.high_watermark
+        partition.unstable = answer.high_watermark - answer.last_stable_offset if read_committed else 0
         partition.idle = not answer.records
         if not partition.idle:
             self._fill(partition, answer)

@@ -44,6 +44,7 @@ class _UnderWay(msgspec.Struct):
 
     task: Task
     call: Call
+    since_s: float = 0.0  # when it was begun
     alarm: asyncio.TimerHandle | None = None
     ticks: int = 0
 
@@ -74,6 +75,12 @@ class CallsUnderWay:
 
     def __len__(self) -> int:
         return len(self._under_way) + len(self._waiting)
+
+    @property
+    def oldest(self) -> tuple[Call, float] | None:
+        """The call that is under way for the longest, and for how many ms; None if there is none."""
+        first = next(iter(self._under_way.values()), None)
+        return None if first is None else (first.call, (asyncio.get_running_loop().time() - first.since_s) * 1000)
 
     @property
     def answered(self) -> bool:
@@ -128,6 +135,7 @@ class CallsUnderWay:
             return
         running = asyncio.create_task(each.call.answer())
         self._under_way[running] = each
+        each.since_s = running.get_loop().time()
         self._set_alarm(running, each)
         running.add_done_callback(self._done)
 

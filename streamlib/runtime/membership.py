@@ -158,6 +158,8 @@ class Membership:
         self.held: frozenset[TopicPartition] = frozenset()
         self.rebalances = 0
         self.last_rebalance: Rebalance | None = None
+        self.rebalance_ms = 0.0  # all of them together
+        self.heard = 0  # answers of the coordinator
 
     @property
     def has_event(self) -> bool:
@@ -326,6 +328,8 @@ class Membership:
             took_ms,
         )
         self._members = members
+        self.rebalance_ms += took_ms
+        self.heard += 1
         follow_up_ms = FOLLOW_UP_MS if instructions.follow_up else 0
         self._follow_up_until_ms = self._clock.monotonic_ms() + follow_up_ms
         log.info("%s", self.last_rebalance)
@@ -350,6 +354,7 @@ class Membership:
         if self._rejoin or self._lost or self.state is not State.STABLE:
             return
         await self._group.heartbeat(self._generation, self._member_id)
+        self.heard += 1
 
     def _refused(self, error: KafkaError) -> None:
         """Act on a refusal of join, sync or heartbeat."""

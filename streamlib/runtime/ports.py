@@ -254,6 +254,10 @@ class Fetcher(Protocol):
         """The last stable offset of each partition as last heard from its leader: what is left to read ends there."""
         ...
 
+    def unstable(self) -> dict[TopicPartition, int]:
+        """How many records are behind it as last heard: of transactions that are open, or after them; 0 is left out."""
+        ...
+
     async def close(self) -> None: ...
 
 

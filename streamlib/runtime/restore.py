@@ -87,6 +87,11 @@ class Restorer:
         """Restorations that have not finished, without those of standbys, which never do."""
         return [restoration for restoration in self._under_way.values() if not restoration.endless]
 
+    @property
+    def all(self) -> Collection[Restoration]:
+        """Those under way, and those of standbys with the ends of their changelogs as last heard of."""
+        return [*self.under_way, *self._followed()]
+
     def give_way(self, tasks_run: bool) -> None:
         """Whether there are tasks that want the event loop, too."""
         self._bite_ms = BITE_BESIDE_RUNNING_MS if tasks_run else BITE_MS

@@ -85,9 +85,9 @@ class SlowFunctions:
 
     async def run(self) -> None:
         """Show that the loop turns, until cancelled; the stand-in lives as long."""
+        self._thread_id = threading.get_ident()
         if self._stand_in is None:
             return
-        self._thread_id = threading.get_ident()
         self._stand_in.start(self)
         try:
             while True:
@@ -136,11 +136,11 @@ class SlowFunctions:
         self._warned = True
         log.warning(
             "%s has held this worker for %.1f s; after max_poll_interval_ms (%d) its tasks go to others",
-            self._at_work(), self._held_ms / 1000, self._limit_ms,
+            self.at_work(), self._held_ms / 1000, self._limit_ms,
         )  # fmt: skip
 
     def _give_up(self) -> None:
-        at_work = self._at_work()
+        at_work = self.at_work()
         self.given_up = GivenUp(at_work, self._held_ms, self._count(at_work))
         log.error(
             "%s, longer than max_poll_interval_ms (%d): this worker leaves the group, and others take its tasks over; "
@@ -154,5 +154,6 @@ class SlowFunctions:
         self._times[at_work.partition, at_work.offset] += 1
         return self._times[at_work.partition, at_work.offset]
 
-    def _at_work(self) -> AtWork:
+    def at_work(self) -> AtWork:
+        """What the worker's loop is busy with. Any thread may ask."""
         return at_work(sys._current_frames().get(self._thread_id), self._nodes)

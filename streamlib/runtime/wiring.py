@@ -9,6 +9,7 @@ import anyio
 
 from streamlib.config import StreamsConfig
 from streamlib.engine.assignment import Policy
+from streamlib.engine.counts import Counts
 from streamlib.engine.global_state import GlobalState
 from streamlib.engine.operators.site import OpenStore
 from streamlib.engine.plan import Plan, dead_letter_topics, make_plan, sink_topics, source_patterns, source_topics
@@ -21,6 +22,8 @@ from streamlib.restore_listener import RestoreListener
 from streamlib.runtime.assignor import Assignor, Place, introduction
 from streamlib.runtime.global_stores import GlobalStores
 from streamlib.runtime.membership import Membership, MembershipSettings
+from streamlib.runtime.meter import Meter
+from streamlib.runtime.metered_backend import MeteredBackend
 from streamlib.runtime.ports import Admin, Clock, Fetcher, Group, Producer, StandIn, StateDirectory, TopicSpec
 from streamlib.runtime.purge import Purger
 from streamlib.runtime.restore import Restorer
@@ -121,8 +124,9 @@ def build_worker(
     ports = TaskPorts(group, admin, fetcher, directory, clock)
     global_state = open_global_state(plan, config, directory, clock)
     global_stores = None if global_state is None else GlobalStores(global_state, adapters.fetcher(), admin, clock)
+    meter = Meter()
     services = Services(clock.monotonic_ms)
-    make_task = task_factory(plan, config, clock, services, global_state.stores if global_state else {})
+    make_task = task_factory(plan, config, clock, services, global_state.stores if global_state else {}, meter)
     tasks = TaskSet(plan, ports, restorer, make_task, config.auto_offset_reset)
     policy = Policy(
         num_standby_replicas=config.num_standby_replicas,
@@ -151,6 +155,7 @@ def build_worker(
             slow_functions=SlowFunctions(plan, config, membership, stand_in),
             services=services,
             global_stores=global_stores,
+            meter=meter,
         )
     )
 
@@ -198,13 +203,21 @@ def build_committer(
 
 
 def task_factory(
-    plan: Plan, config: StreamsConfig, clock: Clock, services: Services, global_stores: Mapping[str, OpenStore]
+    plan: Plan,
+    config: StreamsConfig,
+    clock: Clock,
+    services: Services,
+    global_stores: Mapping[str, OpenStore],
+    meter: Meter | None = None,
 ) -> TaskFactory:
-    """Makes a task over its stores on disk."""
+    """Makes a task over its stores on disk; `meter` is told of them if so much is to be recorded."""
+    debug = config.metrics_recording_level == "DEBUG"
     cache_budget = CacheBudget(config.statestore_cache_max_bytes)
 
     def make(task_id: TaskId, directory: StateDirectory, aside: bool) -> Task:
         backend = directory.open(task_id, plan.stores(task_id), aside=aside)
+        if debug and meter is not None:
+            backend = MeteredBackend(backend, task_id, meter)
         return Task(
             plan,
             task_id,
@@ -215,6 +228,7 @@ def task_factory(
             global_stores=global_stores,
             cache_budget=cache_budget,
             policies=config.error_policies,
+            counts=Counts() if debug else None,
             services=services,
         )
 

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 
 import anyio
 import anyio.abc
@@ -30,6 +30,8 @@ import anyio.lowlevel
 import msgspec
 
 from streamlib.config import StreamsConfig
+from streamlib.engine.at_work import AtWork
+from streamlib.engine.calls import Call
 from streamlib.engine.cursor import END_OF_TIME
 from streamlib.engine.plan import Plan
 from streamlib.engine.services import Services, ServiceStatus
@@ -42,8 +44,10 @@ from streamlib.runtime.complaints import Complaints
 from streamlib.runtime.failures import Action, decide
 from streamlib.runtime.global_stores import GlobalStores
 from streamlib.runtime.membership import Assigned, Lost, Membership, Rebalance
+from streamlib.runtime.meter import Meter, MeteredCommitter
 from streamlib.runtime.ports import Admin, Clock, Fetcher
 from streamlib.runtime.purge import Purger
+from streamlib.runtime.restoration import Restoration
 from streamlib.runtime.restore import Restorer
 from streamlib.runtime.slice_end import SliceEnd
 from streamlib.runtime.slow_functions import SlowFunctions
@@ -97,6 +101,42 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     dropped: int = 0
 
 
+class Observation(msgspec.Struct, frozen=True):
+    """A worker as it is at a moment, for those who watch it.
+
+    Args:
+        status: for people.
+        running: whether every task of the assignment is processing.
+        settled: whether no rebalance is under way.
+        heard: how often the coordinator has answered.
+        rebalance_ms: how long rebalances took, all together.
+        tasks: those that process.
+        restorations: of tasks on their way, and of standbys.
+        low_water: for each input the offset below which everything is done.
+        committed: likewise, done and in a commit that was begun at least.
+        ends: the inputs' last stable offsets, as far as they are known.
+        unstable: how many records are behind them, where there are any.
+        open_transaction_ms: for how long a transaction is open; 0 if none is.
+        oldest_call: of those under way, and for how many ms.
+        meter: what is counted and timed.
+    """
+
+    status: WorkerStatus
+    running: bool
+    settled: bool
+    heard: int
+    rebalance_ms: float
+    tasks: Mapping[TaskId, Task]
+    restorations: Collection[Restoration]
+    low_water: Mapping[TopicPartition, int]
+    committed: Mapping[TopicPartition, int]
+    ends: Mapping[TopicPartition, int]
+    unstable: Mapping[TopicPartition, int]
+    open_transaction_ms: float
+    oldest_call: tuple[Call, float] | None
+    meter: Meter
+
+
 class WorkerParts(msgspec.Struct, frozen=True):
     """What a worker is put together from (`app.py`)."""
 
@@ -115,6 +155,7 @@ class WorkerParts(msgspec.Struct, frozen=True):
     slow_functions: SlowFunctions
     services: Services
     global_stores: GlobalStores | None = None
+    meter: Meter = msgspec.field(default_factory=Meter)
 
 
 class Worker:
@@ -127,11 +168,12 @@ class Worker:
         self._admin = parts.admin
         self._fetcher = parts.fetcher
         self._membership = parts.membership
-        self._committer = parts.committer
+        self.meter = parts.meter
+        self._committer = MeteredCommitter(parts.committer, parts.meter)
         self._restorer = parts.restorer
         self._tasks = parts.tasks
         self._purger = parts.purger
-        self._commits = Commits(parts.committer, parts.purger, parts.wakeup)
+        self._commits = Commits(self._committer, parts.purger, parts.wakeup)
         self._topic_watch = parts.topic_watch
         self._global_stores = parts.global_stores
         self._wakeup = parts.wakeup
@@ -193,6 +235,30 @@ class Worker:
             services=self._services.status,
             dropped=sum(task.dropped for task in self._tasks.running.values()),
         )
+
+    def observe(self) -> Observation:
+        """What `Monitor` looks at; nothing of it is a copy."""
+        running = self._tasks.running
+        return Observation(
+            status=self.status,
+            running=self.running,
+            settled=self._membership.settled,
+            heard=self._membership.heard,
+            rebalance_ms=self._membership.rebalance_ms,
+            tasks=running,
+            restorations=self._restorer.all,
+            low_water={p: mark for task in running.values() for p, mark in task.low_water_marks().items()},
+            committed={p: mark for task in running.values() for p, mark in task.committed_marks().items()},
+            ends=self._fetcher.end_offsets(),
+            unstable=self._fetcher.unstable(),
+            open_transaction_ms=self._committer.open_ms,
+            oldest_call=self._calls.oldest,
+            meter=self.meter,
+        )
+
+    def at_work(self) -> AtWork:
+        """What the loop is busy with. Any thread may ask."""
+        return self._slow_functions.at_work()
 
     def stop(self, *, leave: bool | None = None) -> None:
         """Hand over, commit, close, leave: without a commit if that is not to be had soon.
@@ -451,6 +517,7 @@ class Worker:
     # --- records ------------------------------------------------------------------------------------------------------
 
     def _take_fetched(self) -> None:
+        began_ms = self.meter.elapsed_ms()
         running = self._tasks.running
         inputs = [(partition, task) for task in running.values() for partition in task.inputs]
         share = self._config.input_buffer_max_bytes // 2 // max(len(inputs), 1)
@@ -464,6 +531,7 @@ class Worker:
         for task in running.values():
             task.learn_end_offsets(ends)
         self._room.set()
+        self.meter.polled(began_ms)
 
     def _process_slice(self) -> None:
         """Let each task that can have its turn, oldest first within a task, until the slice is over.
@@ -475,7 +543,9 @@ class Worker:
         started = self._clock.monotonic_ms()
         now_ms = self._clock.now_ms()
         punctuated = sum(task.punctuate(now_ms) for task in self._fed())
-        ends_ms = self._clock.monotonic_ms() + (COMMITTING_SLICE_MS if self._commits.under_way else SLICE_MS)
+        began_ms = self._clock.monotonic_ms()
+        self.meter.punctuated(punctuated, began_ms - started)
+        ends_ms = began_ms + (COMMITTING_SLICE_MS if self._commits.under_way else SLICE_MS)
         if self._owed and not self._commits.under_way:
             ends_ms = min(ends_ms, self._opened_ms + self._config.commit_interval_ms)
 
@@ -484,9 +554,13 @@ class Worker:
         tasks, self._first = self._in_turn(), None
         for number, task in enumerate(tasks, 1):
             pending = task.calls_pending
-            processed += task.process(SLICE_RECORDS, end)
+            done = task.process(SLICE_RECORDS, end)
+            processed += done
             awaited += task.calls_pending - pending
-            if self._clock.monotonic_ms() >= ends_ms:
+            turned_ms = self._clock.monotonic_ms()
+            self.meter.processed(task, done, turned_ms - began_ms, now_ms)
+            began_ms = turned_ms
+            if turned_ms >= ends_ms:
                 self._first = tasks[number % len(tasks)].id
                 break
         self._owe(max(processed - awaited, 0) + punctuated, started)
@@ -558,11 +632,12 @@ class Worker:
         """Go on with what has its answer by now."""
         if not self._calls.answered:
             return
-        started = self._clock.monotonic_ms()
+        started, began_ms = self._clock.monotonic_ms(), self.meter.elapsed_ms()
         answers = self._calls.take_answers()
         for task, call, answer in answers:
             task.finish(call, answer)
         self._owe(len(answers), started)
+        self.meter.finished(began_ms)
 
     def _held_by_calls(self) -> bool:
         """Whether the commit that is due has to wait for calls. If so, nothing is begun that would make it wait longer.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from http.client import HTTPConnection
 from pathlib import Path
 
 import anyio
@@ -14,6 +16,7 @@ import anyio.to_thread
 import msgspec
 import psutil
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from streamlib.cli.client import connected, partitions_of, read_committed, text_record
 from streamlib.cli.demo.lines import text_lines
@@ -116,6 +119,68 @@ async def test_two_workers_count_words_and_leave_nothing_behind(word_count: Sett
         code = await anyio.to_thread.run_sync(process.wait, 30)
     assert code == 0, word_count.log
     assert not any(worker.is_running() for worker in workers)
+
+
+async def test_each_worker_shows_its_metrics_and_health_at_a_port_of_its_own(word_count: Setting) -> None:
+    port = two_free_ports()
+    with word_count.running("--workers", "2", "--metrics", str(port)) as process:
+        await word_count.produce([line.encode() for line in LINES])
+        assert (await word_count.verdict()).holds
+        with anyio.fail_after(30):
+            while [await answer(each, "/ready") for each in (port, port + 1)] != [200, 200]:
+                await anyio.sleep(0.2)
+        process_total = 0.0
+        for each in (port, port + 1):
+            assert await answer(each, "/health") == 200
+            for family in text_string_to_metric_families(await body(each, "/metrics")):
+                process_total += sum(s.value for s in family.samples if s.name == "streamlib_worker_process_total")
+        assert process_total == len(LINES) + sum(len(line.split()) for line in LINES)  # and by their words once more
+        process.send_signal(signal.SIGINT)
+        assert await anyio.to_thread.run_sync(process.wait, 30) == 0, word_count.log
+
+
+def two_free_ports() -> int:
+    """The first of two that follow each other."""
+    while True:
+        with socket.socket() as one, socket.socket() as two:
+            one.bind(("127.0.0.1", 0))
+            try:
+                two.bind(("127.0.0.1", one.getsockname()[1] + 1))
+            except (OSError, OverflowError):
+                continue
+            return int(one.getsockname()[1])
+
+
+async def answer(port: int, path: str) -> int:
+    """The status; 0 if nobody listens."""
+    try:
+        return (await anyio.to_thread.run_sync(asked, port, path))[0]
+    except OSError:
+        return 0
+
+
+async def body(port: int, path: str) -> str:
+    return (await anyio.to_thread.run_sync(asked, port, path))[1]
+
+
+def asked(port: int, path: str) -> tuple[int, str]:
+    connection = HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.status, response.read().decode()
+    finally:
+        connection.close()
+
+
+def test_metrics_at_no_address_end_the_run_with_one_line(write_module: Write, streamlib: Command) -> None:
+    write_module("flows", MODULE)
+    for workers in ("1", "2"):
+        done = streamlib("run", "flows", "--metrics", "somewhere", "--log-level", "error", "--workers", workers)
+        assert done.returncode != 0
+        assert done.stderr.splitlines() == [
+            "error: 'somewhere' is no address for metrics: give HOST:PORT, or a port, such as 9464"
+        ]
 
 
 async def test_one_worker_runs_in_the_command_itself(word_count: Setting) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
@@ -67,6 +68,22 @@ async def test_end_offsets_are_the_stable_ones(cluster: Cluster) -> None:
     fetcher.add({partition: 0})
     assert await positions(fetcher, partition) == {partition: 1}
     assert fetcher.end_offsets() == {partition: 1}
+
+
+@on_every_cluster
+async def test_what_is_behind_an_open_transaction_is_counted_until_it_ends(cluster: Cluster) -> None:
+    producer, partition = await in_transaction(cluster)
+    fetcher = await new_fetcher(cluster, fetch_max_wait_ms=50)
+    fetcher.add({partition: 0})
+    await eventually(lambda: fetcher.unstable() == {partition: 1})
+    await producer.finish(commit=True)
+    assert await take_values(fetcher, 0, end=2) == ["a"]
+    await eventually(lambda: fetcher.unstable() == {})
+
+
+async def eventually(holds: Callable[[], bool]) -> None:
+    while not holds():
+        await asyncio.sleep(0.01)
 
 
 @on_every_cluster

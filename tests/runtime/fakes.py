@@ -441,6 +441,9 @@ class FakeFetcher:
     def end_offsets(self) -> dict[TopicPartition, int]:
         return {partition: self._broker.stable_end(partition) for partition in self.positions}
 
+    def unstable(self) -> dict[TopicPartition, int]:
+        return {}
+
     async def close(self) -> None: ...
 
 

@@ -9,6 +9,7 @@ import msgspec
 
 from streamlib.dsl.processor import PunctuationType
 from streamlib.engine.calls import Calls
+from streamlib.engine.counts import Counts
 from streamlib.engine.cursor import Cursor, StreamTime
 from streamlib.engine.inputs import NodeFn
 from streamlib.engine.outbox import Outbox
@@ -59,7 +60,7 @@ class Work(msgspec.Struct, frozen=True):
     user's, in the order they were compiled; `stream_times` the operators', by node; `global_stores` can be read by all
     of them; nodes of global stores have no `punctuation` and no `calls`. `behind()`: records are known to wait for the
     task. `shared` is what several nodes have in common, by a name they agree on. `max_record_bytes`: none larger can be
-    written."""
+    written. `counts`: nodes are counted."""
 
     cursor: Cursor
     outbox: Outbox
@@ -76,6 +77,7 @@ class Work(msgspec.Struct, frozen=True):
     shared: dict[str, Any] = {}
     calls: Calls | None = None
     max_record_bytes: int = (1 << 31) - 1
+    counts: Counts | None = None
 
 
 class Site(msgspec.Struct, frozen=True):
