@@ -44,6 +44,7 @@ from streamlib.errors import (
 from streamlib.policies import DeadLetter, Fail, Skip
 from streamlib.records import FixedKeyRecord, Record, RecordMetadata, TopicPartition
 from streamlib.restore_listener import RestoreListener
+from streamlib.security import OAuthToken, Secret
 from streamlib.serdes import Serde, Serdes
 from streamlib.state.versioned import VersionedRecord
 from streamlib.topology.topology import Topology
@@ -90,6 +91,7 @@ __all__ = [
     "Max",
     "Mean",
     "Min",
+    "OAuthToken",
     "ProcessingError",
     "Processor",
     "ProcessorContext",
@@ -97,6 +99,7 @@ __all__ = [
     "Record",
     "RecordMetadata",
     "RestoreListener",
+    "Secret",
     "Serde",
     "Serdes",
     "SerializationError",

@@ -1,0 +1,123 @@
+"""A connection whose session ends, and is renewed in time on the same connection (KIP-368).
+
+The broker answers what was sent before the renewal first. What is to be sent during it waits, and goes out in the order
+it came: a producer's batches may not overtake each other, which they could on a second connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Awaitable
+from typing import Any
+
+from aiokafka.errors import KafkaError as AioKafkaError
+
+from streamlib.errors import StreamsError
+from streamlib.kafka.pool import Answer, Wire
+from streamlib.kafka.protocol.request import Request
+from streamlib.kafka.sasl import Authenticator
+
+log = logging.getLogger("streamlib.kafka")
+
+# Of a session's life, when it is renewed: Kafka's own window. By chance, so that not all connections do it at once.
+_EARLIEST, _LATEST = 0.85, 0.95
+# Brokers take no second renewal within a second of the first.
+_SHORTEST_S = 1.1
+_PAUSE_S = 1.0
+
+
+class RenewedConnection:
+    """Implements `Wire`, for a session that lasts `lifetime_s` from now. It is renewed when something is sent."""
+
+    def __init__(self, connection: Wire, authenticator: Authenticator, where: str, lifetime_s: float) -> None:
+        self._connection = connection
+        self._authenticator = authenticator
+        self._where = where
+        self._loop = asyncio.get_running_loop()
+        self._renewal: asyncio.Task[None] | None = None
+        self._holds_back = False  # while the broker takes nothing but SASL
+        self._held: list[tuple[Request, asyncio.Future[Answer]]] = []
+        self._due_s = self._due(lifetime_s)
+
+    def send(self, request: Request) -> Awaitable[Answer]:
+        """Send a request, or keep it until the renewal that is under way is over."""
+        if self._renewal is None and self._loop.time() >= self._due_s and self._connection.connected():
+            self._renewal = self._loop.create_task(self._renew())
+        if not self._holds_back:
+            return self._connection.send(request)
+        answer = self._loop.create_future()
+        self._held.append((request, answer))
+        return answer
+
+    def connected(self) -> bool:
+        """Whether it is open."""
+        return self._connection.connected()
+
+    def close(self) -> Any:
+        """Close it; what is held back fails, too."""
+        if self._renewal is not None:
+            self._renewal.cancel()
+        self._fail_held(ConnectionError("closed while its session was renewed"))
+        return self._connection.close()
+
+    def _due(self, lifetime_s: float) -> float:
+        if lifetime_s <= 0:
+            return float("inf")
+        return self._loop.time() + max(_SHORTEST_S, lifetime_s * random.uniform(_EARLIEST, _LATEST))
+
+    async def _renew(self) -> None:
+        try:
+            exchange = await self._authenticator.prepare()
+        except StreamsError as error:
+            # The session goes on for a while, and there is another token to be had, perhaps.
+            log.warning("the session with %s cannot be renewed now: %s", self._where, error)
+            self._due_s, self._renewal = self._loop.time() + _PAUSE_S, None
+            return
+        self._holds_back = True
+        try:
+            lifetime_s = await self._authenticator.authenticate(self._connection, self._where, exchange)
+        except (AioKafkaError, OSError, StreamsError) as error:
+            # The next connection finds out whether the credentials are good, and that is where patience is.
+            log.warning("the session with %s could not be renewed, so it is connected anew: %s", self._where, error)
+            self._fail_held(ConnectionError(f"its session could not be renewed: {error}"))
+            self._connection.close()
+            return
+        self._due_s = self._due(lifetime_s)
+        self._renewal, self._holds_back = None, False
+        held, self._held = self._held, []
+        for request, answer in held:
+            self._pass_on(request, answer)
+        log.debug("the session with %s is renewed, for %.0f s", self._where, lifetime_s)
+
+    def _pass_on(self, request: Request, answer: asyncio.Future[Answer]) -> None:
+        """Send what was held back, unless nobody waits for it any more."""
+        if answer.done():
+            return
+        try:
+            sent = asyncio.ensure_future(self._connection.send(request))  # written now, answered later
+        except (AioKafkaError, OSError) as error:
+            answer.set_exception(error)
+            return
+        sent.add_done_callback(lambda done: _copy(done, answer))
+
+    def _fail_held(self, error: Exception) -> None:
+        held, self._held = self._held, []
+        for _, answer in held:
+            if not answer.done():
+                answer.set_exception(error)
+                with contextlib.suppress(ConnectionError):
+                    answer.exception()  # whoever waits gets it; asyncio complains if nobody does
+
+
+def _copy(done: asyncio.Future[Answer], answer: asyncio.Future[Answer]) -> None:
+    if answer.done():
+        done.cancelled() or done.exception()
+    elif done.cancelled():
+        answer.cancel()
+    elif (error := done.exception()) is not None:
+        answer.set_exception(error)
+    else:
+        answer.set_result(done.result())

@@ -1,0 +1,142 @@
+"""`streamlib run` where something about security is wrong: one line that says what and what to do, and no secret."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from tests.security.certificates import Authority
+from tests.security.conftest import KEY_PASSWORD, PASSWORD, Fortress
+
+pytestmark = pytest.mark.broker
+
+COUNT_WORDS = """
+from streamlib import StreamsBuilder
+
+builder = StreamsBuilder()
+counts = builder.stream("{name}-in", key=str, value=str).flat_map_values(str.split)
+counts.group_by(lambda _, word: word, key=str).count(store="counts").to_stream().to("{name}-out")
+topology = builder.build()
+"""
+WRONG = "W0rse-never-shown"
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """How a command ended, and all it wrote."""
+
+    code: int
+    output: str
+    seconds: float
+
+    @property
+    def errors(self) -> list[str]:
+        return [line for line in self.output.splitlines() if line.startswith("error: ")]
+
+
+def run(folder: Path, name: str, settings: dict[str, Any], *arguments: str, command: str = "run") -> Ended:
+    """`streamlib run`, with its settings in the environment and as loud as can be."""
+    (folder / "words.py").write_text(COUNT_WORDS.format(name=name))
+    settings = {"application_id": name, "processing_guarantee": "exactly_once_v2", "state_dir": folder, **settings}
+    env = {f"STREAMLIB_{key.upper()}": str(value) for key, value in settings.items()}
+    words = [sys.executable, "-m", "streamlib", command, *arguments]
+    if command == "run":
+        words += ["words.py", "--log-level", "debug"]
+    started = time.monotonic()
+    done = subprocess.run(
+        words, cwd=folder, env={**os.environ, **env}, capture_output=True, text=True, timeout=60, check=False
+    )
+    return Ended(done.returncode, done.stdout + done.stderr, time.monotonic() - started)
+
+
+def refused(ended: Ended, *parts: str) -> None:
+    assert ended.code == 1, ended.output
+    assert len(ended.errors) == 1, ended.output
+    for part in parts:
+        assert part in ended.errors[0], ended.errors[0]
+    for secret in (PASSWORD, WRONG, KEY_PASSWORD):
+        assert secret not in ended.output
+    assert ended.seconds < 30
+
+
+def test_wrong_password(fortress: Fortress, tmp_path: Path) -> None:
+    settings = {**fortress.sasl("SCRAM-SHA-512", "ann"), "sasl_password": WRONG}
+    refused(run(tmp_path, "words", settings), "127.0.0.1", "Authentication failed", "check user name and password")
+    refused(run(tmp_path, "words", settings, "--workers", "2"), "check user name and password")
+
+
+def test_wrong_password_with_whole_tracebacks(fortress: Fortress, tmp_path: Path) -> None:
+    settings = {**fortress.sasl("PLAIN", "paula"), "sasl_password": WRONG, "debug": 1}
+    ended = run(tmp_path, "words", settings)
+    assert "Traceback" in ended.output
+    assert WRONG not in ended.output
+
+
+@pytest.mark.parametrize("command", ["lag", "reset"])
+def test_other_commands_say_it_too(fortress: Fortress, tmp_path: Path, command: str) -> None:
+    settings = {**fortress.sasl("SCRAM-SHA-256", "ann"), "sasl_password": WRONG}
+    words = ["words", "--json"] if command == "lag" else ["words"]
+    refused(run(tmp_path, "words", settings, *words, command=command), "check user name and password")
+
+
+def test_mechanism_that_the_broker_has_not(fortress: Fortress, tmp_path: Path) -> None:
+    settings = {**fortress.tls("MUTUAL"), "ssl_certfile": fortress.authority.sign("sasl-nowhere")}
+    settings |= {"security_protocol": "SASL_SSL", "sasl_mechanism": "PLAIN", "sasl_username": "x"}
+    refused(run(tmp_path, "words", settings | {"sasl_password": PASSWORD}), "does the broker's listener speak SASL?")
+
+
+def test_expired_certificate(fortress: Fortress, tmp_path: Path) -> None:
+    ended = run(tmp_path, "words", fortress.tls("EXPIRED"))
+    refused(ended, "a certificate of the broker is not valid any more", "renew it")
+
+
+def test_unknown_authority(fortress: Fortress, tmp_path: Path) -> None:
+    strange = Authority(tmp_path, "strange")
+    settings = {**fortress.sasl("SCRAM-SHA-512", "ann"), "ssl_cafile": strange.file}
+    refused(run(tmp_path, "words", settings), f"an authority that {strange.file} does not know", "set ssl_cafile")
+
+
+def test_wrong_host_name(fortress: Fortress, tmp_path: Path) -> None:
+    settings = fortress.sasl("SCRAM-SHA-512", "ann")
+    settings["bootstrap_servers"] = settings["bootstrap_servers"].replace("127.0.0.1", "localhost")
+    refused(run(tmp_path, "words", settings), "for another name", "not valid for 'localhost'", "advertised.listeners")
+
+
+def test_no_certificate_where_one_is_asked_for(fortress: Fortress, tmp_path: Path) -> None:
+    refused(run(tmp_path, "words", fortress.tls()), "set ssl_certfile and ssl_keyfile")
+
+
+def test_certificate_that_the_broker_does_not_know(fortress: Fortress, tmp_path: Path) -> None:
+    strange = Authority(tmp_path, "strange").sign("worker")
+    refused(run(tmp_path, "words", {**fortress.tls(), "ssl_certfile": strange}), "does not accept our certificate")
+
+
+def test_wrong_password_of_the_key(fortress: Fortress, tmp_path: Path) -> None:
+    own = fortress.authority.sign("locked", password=KEY_PASSWORD)
+    settings = {**fortress.tls(), "ssl_certfile": own}
+    refused(run(tmp_path, "words", {**settings, "ssl_key_password": WRONG}), str(own), "ssl_key_password")
+    refused(run(tmp_path, "words", settings), str(own), "ssl_key_password")  # and nobody is asked for it
+
+
+@pytest.mark.parametrize("listener", ["SECURE", "MUTUAL"])
+def test_no_tls_where_the_listener_has_it(fortress: Fortress, tmp_path: Path, listener: str) -> None:
+    ended = run(tmp_path, "words", {"bootstrap_servers": fortress.servers(listener)})
+    refused(ended, "the listener speaks TLS: set security_protocol=SSL, or SASL_SSL")
+
+
+def test_tls_where_the_listener_has_none(fortress: Fortress, tmp_path: Path) -> None:
+    settings = {**fortress.sasl("PLAIN", "paula"), "bootstrap_servers": fortress.servers("OPEN")}
+    refused(run(tmp_path, "words", settings), "the listener speaks no TLS", "or set security_protocol=SASL_PLAINTEXT")
+
+
+@pytest.mark.parametrize(("listener", "protocol"), [("OPEN", "PLAINTEXT"), ("SECURE", "SSL")])
+def test_no_sasl_where_the_listener_wants_it(fortress: Fortress, tmp_path: Path, listener: str, protocol: str) -> None:
+    tls = fortress.tls(listener) if protocol == "SSL" else {"bootstrap_servers": fortress.servers(listener)}
+    ended = run(tmp_path, "words", tls)
+    refused(ended, f"set security_protocol=SASL_{protocol}, sasl_mechanism (it offers", "SCRAM-SHA-512")
