@@ -29,6 +29,7 @@ _NEVER_MS = 10**11
 # The first version with finalized features (KIP-584); brokers from 2.4 on have it.
 _API_VERSIONS_VERSION = 3
 _LOOK_S = 2.0
+_GOODBYE_S = 0.2
 
 
 class Connector:
@@ -84,7 +85,8 @@ class Connector:
 
     def _connection(self, address: Address) -> AIOKafkaConnection:
         """TLS is aiokafka's part, SASL is ours."""
-        return AIOKafkaConnection(
+        kind = AIOKafkaConnection if self._tls is None else _TlsConnection
+        return kind(
             address.host,
             address.port,
             client_id=self._client_id,
@@ -132,6 +134,18 @@ class Connector:
             f"{', '.join(offered.mechanisms)}) and the credentials"
         )
         return KafkaError(ErrorCode.ILLEGAL_SASL_STATE, "Connect", where, detail)
+
+
+class _TlsConnection(AIOKafkaConnection):  # type: ignore[misc]
+    """Does not wait for the broker's goodbye: it reads ours only after it has answered what is pending."""
+
+    def close(self, *arguments: Any, **named: Any) -> Any:
+        """Close it."""
+        transport = None if self._writer is None else self._writer.transport
+        closed = super().close(*arguments, **named)
+        if transport is not None and not self._loop.is_closed():
+            self._loop.call_later(_GOODBYE_S, transport.abort)
+        return closed
 
 
 class _Unproven:

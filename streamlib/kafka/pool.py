@@ -91,6 +91,7 @@ class ConnectionPool:
         self._open_link = open_link
         self._numbers = itertools.count()
         self._slots: dict[tuple[int, Hashable], _Slot] = {}
+        self._closing: set[asyncio.Future[Any]] = set()  # connections that were dropped, until their sockets are closed
 
     async def link(self, node: int, lane: Hashable, address: Address) -> Link:
         """The node's connection on this lane. Callers that ask while it opens share the attempt; none can
@@ -119,8 +120,9 @@ class ConnectionPool:
     def drop(self, node: int, lane: Hashable) -> None:
         """Close one connection; whoever waits on it gets a `ConnectionFailedError`."""
         slot = self._slots.pop((node, lane), None)
-        if slot is not None:
-            _close(slot)
+        if slot is not None and (waiter := _close(slot)) is not None:
+            self._closing.add(waiter)
+            waiter.add_done_callback(self._closing.discard)
 
     def drop_lane(self, lane: Hashable) -> None:
         """Close the lane's connections to all nodes."""
@@ -130,10 +132,10 @@ class ConnectionPool:
 
     async def close(self) -> None:
         """Close everything, and wait a moment for the sockets."""
-        closing = [waiter for slot in self._slots.values() if (waiter := _close(slot)) is not None]
-        self._slots.clear()
-        if closing:
-            await asyncio.wait(closing, timeout=_CLOSE_TIMEOUT_S)
+        for node, lane in list(self._slots):
+            self.drop(node, lane)
+        if self._closing:
+            await asyncio.wait(self._closing.copy(), timeout=_CLOSE_TIMEOUT_S)
 
 
 def _being_cancelled() -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import random
 from collections.abc import Awaitable
 from typing import Any
@@ -38,15 +39,18 @@ class RenewedConnection:
         self._where = where
         self._loop = asyncio.get_running_loop()
         self._renewal: asyncio.Task[None] | None = None
-        self._holds_back = False  # while the broker takes nothing but SASL
-        self._held: list[tuple[Request, asyncio.Future[Answer]]] = []
-        self._due_s = self._due(lifetime_s)
+        self._exchanging = False  # while the broker takes nothing but SASL
+        self._held: list[tuple[Request, asyncio.Future[Answer]]] = []  # empty unless a renewal is under way
+        self._due_s = self._over_s = math.inf
+        self._begin(self._loop.time(), lifetime_s)
 
     def send(self, request: Request) -> Awaitable[Answer]:
         """Send a request, or keep it until the renewal that is under way is over."""
-        if self._renewal is None and self._loop.time() >= self._due_s and self._connection.connected():
+        now_s = self._loop.time()
+        if self._renewal is None and now_s >= self._due_s and self._connection.connected():
             self._renewal = self._loop.create_task(self._renew())
-        if not self._holds_back:
+        # Whoever sends anything else after its session is over is disconnected.
+        if not self._exchanging and (now_s < self._over_s or self._renewal is None):
             return self._connection.send(request)
         answer = self._loop.create_future()
         self._held.append((request, answer))
@@ -63,34 +67,47 @@ class RenewedConnection:
         self._fail_held(ConnectionError("closed while its session was renewed"))
         return self._connection.close()
 
-    def _due(self, lifetime_s: float) -> float:
-        if lifetime_s <= 0:
-            return float("inf")
-        return self._loop.time() + max(_SHORTEST_S, lifetime_s * random.uniform(_EARLIEST, _LATEST))
+    def _begin(self, now_s: float, lifetime_s: float) -> None:
+        if lifetime_s <= 0:  # it lasts as long as the connection
+            return
+        self._over_s = now_s + lifetime_s
+        self._due_s = now_s + max(_SHORTEST_S, lifetime_s * random.uniform(_EARLIEST, _LATEST))
 
     async def _renew(self) -> None:
+        """Nothing is held back while a token is got, unless the session is over already."""
         try:
             exchange = await self._authenticator.prepare()
         except StreamsError as error:
-            # The session goes on for a while, and there is another token to be had, perhaps.
-            log.warning("the session with %s cannot be renewed now: %s", self._where, error)
-            self._due_s, self._renewal = self._loop.time() + _PAUSE_S, None
+            self._put_off(error)
             return
-        self._holds_back = True
+        self._exchanging = True
+        began_s = self._loop.time()
         try:
             lifetime_s = await self._authenticator.authenticate(self._connection, self._where, exchange)
         except (AioKafkaError, OSError, StreamsError) as error:
-            # The next connection finds out whether the credentials are good, and that is where patience is.
-            log.warning("the session with %s could not be renewed, so it is connected anew: %s", self._where, error)
-            self._fail_held(ConnectionError(f"its session could not be renewed: {error}"))
-            self._connection.close()
+            self._give_up(error)
             return
-        self._due_s = self._due(lifetime_s)
-        self._renewal, self._holds_back = None, False
+        self._due_s = self._over_s = math.inf
+        self._begin(began_s, lifetime_s)
+        self._renewal, self._exchanging = None, False
         held, self._held = self._held, []
         for request, answer in held:
             self._pass_on(request, answer)
         log.debug("the session with %s is renewed, for %.0f s", self._where, lifetime_s)
+
+    def _put_off(self, error: StreamsError) -> None:
+        """While the session goes on, there may be another token to be had."""
+        if self._held or self._loop.time() >= self._over_s:
+            self._give_up(error)
+            return
+        log.warning("the session with %s cannot be renewed now: %s", self._where, error)
+        self._due_s, self._renewal = self._loop.time() + _PAUSE_S, None
+
+    def _give_up(self, error: Exception) -> None:
+        """The next connection finds out whether the credentials are good, and that is where patience is."""
+        log.warning("the session with %s could not be renewed, so it is connected anew: %s", self._where, error)
+        self._fail_held(ConnectionError(f"its session could not be renewed: {error}"))
+        self._connection.close()
 
     def _pass_on(self, request: Request, answer: asyncio.Future[Answer]) -> None:
         """Send what was held back, unless nobody waits for it any more."""
