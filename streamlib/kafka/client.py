@@ -430,6 +430,8 @@ class KafkaClient:
             try:
                 metadata = await self._exchange_in_time("Metadata", body, node)
             except ConnectionFailedError as error:
+                if error.api == "Token":
+                    raise  # no broker is to blame, and none would take us without
                 failures[str(self._view.address(node))] = str(error)
                 continue
             except KafkaError as error:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,9 +16,24 @@ from streamlib.config import StreamsConfig
 from streamlib.errors import KafkaError
 from streamlib.kafka.connection import Connection
 from streamlib.security import OAuthToken, Secret
+from streamlib.testing.broker import BrokerError
 from tests.security.conftest import KEY_PASSWORD, PASSWORD, Fortress, unsecured_token
 
 pytestmark = pytest.mark.broker
+
+
+def command(fortress: Fortress, folder: Path, *words: str) -> str:
+    """Run as ann; returns what it printed."""
+    settings = fortress.sasl("SCRAM-SHA-512", "ann")
+    servers = settings.pop("bootstrap_servers")
+    env = {f"STREAMLIB_{name.upper()}": value for name, value in settings.items()}
+    line = [sys.executable, "-m", "streamlib", *words, "--bootstrap-servers", servers]
+    done = subprocess.run(
+        line, cwd=folder, env={**os.environ, **env}, capture_output=True, text=True, timeout=100, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert PASSWORD not in done.stdout + done.stderr
+    return done.stdout
 
 
 async def enters(settings: dict[str, Any]) -> bool:
@@ -88,3 +106,13 @@ async def test_tokens_of_a_function(fortress: Fortress, blocking: bool) -> None:
     del settings["sasl_username"], settings["sasl_password"]
     assert await enters({**settings, "sasl_oauth_token_provider": token if blocking else token_later})
     assert asked == 1  # for the bootstrap connection and the one after it
+
+
+def test_a_listener_that_the_broker_has_not_is_said(fortress: Fortress) -> None:
+    with pytest.raises(BrokerError, match="has no listener NOWHERE"):
+        fortress.servers("NOWHERE")
+
+
+def test_topics_are_created_as_the_environment_says_who_one_is(fortress: Fortress, tmp_path: Path) -> None:
+    fortress.allow("User:ann", ("TOPIC", "made-*", "CREATE DESCRIBE"))
+    assert "created: made-by-ann" in command(fortress, tmp_path, "broker", "topic", "made-by-ann")

@@ -39,6 +39,15 @@ def test_mechanism_that_the_broker_has_not(fortress: Fortress, tmp_path: Path) -
     refused(run(tmp_path, "words", settings | {"sasl_password": PASSWORD}), "does the broker's listener speak SASL?")
 
 
+def test_no_token(fortress: Fortress, tmp_path: Path) -> None:
+    (tmp_path / "tokens.py").write_text("def token():\n    raise LookupError('no credentials in sight')\n")
+    settings = fortress.sasl("OAUTHBEARER", "") | {"sasl_oauth_token_provider": "tokens:token"}
+    del settings["sasl_username"], settings["sasl_password"]
+    ended = run(tmp_path, "words", settings)
+    refused(ended, "sasl_oauth_token_provider token", "it raised LookupError: no credentials in sight")
+    assert "bootstrap_servers" not in ended.errors[0]
+
+
 def test_expired_certificate(fortress: Fortress, tmp_path: Path) -> None:
     ended = run(tmp_path, "words", fortress.tls("EXPIRED"))
     refused(ended, "a certificate of the broker is not valid any more", "renew it")
