@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -19,7 +20,7 @@ from streamlib.cli.demo.lines import text_lines
 from streamlib.cli.demo.verdict import Verdict, judge
 from streamlib.kafka.connection import Connection
 from tests.security.conftest import PASSWORD, Fortress
-from tests.security.running import environment, refused, run
+from tests.security.running import Ended, environment, refused, run
 
 pytestmark = pytest.mark.broker
 
@@ -46,6 +47,10 @@ async def topics(fortress: Fortress, name: str) -> AsyncIterator[Connection]:
             await connection.admin().create_topic(f"{name}-{topic}", _PARTITIONS)
         await produce(connection, name, LINES[:200])
         yield connection
+
+
+def lag(folder: Path, name: str, settings: dict[str, Any]) -> Ended:
+    return run(folder, name, settings, name, "--json", command="lag")
 
 
 async def produce(connection: Connection, name: str, lines: list[str]) -> None:
@@ -93,6 +98,8 @@ async def test_two_workers_count_exactly_once_over_sasl_ssl_though_one_is_killed
             psutil.Process(process.pid).children()[0].kill()
             await produce(connection, name, LINES[200:])
             assert (await verdict(connection, name)).holds
+            asked = await anyio.to_thread.run_sync(lag, tmp_path, name, fortress.sasl("SCRAM-SHA-512", name))
+            assert asked.code == 0, asked.output
             process.send_signal(signal.SIGINT)
             code = await anyio.to_thread.run_sync(process.wait, 30)
         finally:
