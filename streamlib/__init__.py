@@ -4,7 +4,8 @@ Define a topology with `StreamsBuilder`, run it with `KafkaStreams` or `streamli
 `streamlib.testing.TopologyTestDriver`.
 """
 
-from streamlib.app import KafkaStreams, State
+from typing import TYPE_CHECKING, Any
+
 from streamlib.config import StreamsConfig
 from streamlib.dsl.aggregators import Aggregation, Collect, Earliest, Latest, Max, Mean, Min, Sum
 from streamlib.dsl.builder import StreamsBuilder
@@ -34,6 +35,9 @@ from streamlib.errors import (
     KafkaError,
     LockError,
     ProcessingError,
+    RecordTooLargeError,
+    SchemaRegistryError,
+    SchemaRegistryUnavailableError,
     SerializationError,
     StateStoreError,
     StreamsError,
@@ -41,12 +45,20 @@ from streamlib.errors import (
     TaskMigratedError,
     TopologyError,
 )
-from streamlib.policies import DeadLetter, Fail, Skip
+from streamlib.policies import DeadLetter, Fail, FailedRecord, Retry, Skip
 from streamlib.records import FixedKeyRecord, Record, RecordMetadata, TopicPartition
 from streamlib.restore_listener import RestoreListener
+from streamlib.row_versions import upgrades
 from streamlib.security import OAuthToken, Secret
 from streamlib.serdes import Serde, Serdes
 from streamlib.state.versioned import VersionedRecord
+from streamlib.topology.services import CircuitBreaker, RateLimit, Service
+from streamlib.topology.timestamps import (
+    FailOnInvalidTimestamp,
+    LogAndSkipOnInvalidTimestamp,
+    UsePartitionTimeOnInvalidTimestamp,
+    WallclockTimestampExtractor,
+)
 from streamlib.topology.topology import Topology
 from streamlib.windows import (
     JoinWindows,
@@ -61,11 +73,15 @@ from streamlib.windows import (
     time_windowed,
 )
 
+if TYPE_CHECKING:
+    from streamlib.app import KafkaStreams, State
+
 __all__ = [
     "Aggregation",
     "BranchedKStream",
     "BufferConfig",
     "Cancellable",
+    "CircuitBreaker",
     "CogroupedKStream",
     "Collect",
     "ConfigError",
@@ -73,6 +89,8 @@ __all__ = [
     "Earliest",
     "EmitStrategy",
     "Fail",
+    "FailOnInvalidTimestamp",
+    "FailedRecord",
     "FixedKeyProcessor",
     "FixedKeyProcessorContext",
     "FixedKeyRecord",
@@ -87,6 +105,7 @@ __all__ = [
     "LateRecord",
     "Latest",
     "LockError",
+    "LogAndSkipOnInvalidTimestamp",
     "Materialized",
     "Max",
     "Mean",
@@ -96,13 +115,19 @@ __all__ = [
     "Processor",
     "ProcessorContext",
     "PunctuationType",
+    "RateLimit",
     "Record",
     "RecordMetadata",
+    "RecordTooLargeError",
     "RestoreListener",
+    "Retry",
+    "SchemaRegistryError",
+    "SchemaRegistryUnavailableError",
     "Secret",
     "Serde",
     "Serdes",
     "SerializationError",
+    "Service",
     "SessionWindowedCogroupedKStream",
     "SessionWindowedKStream",
     "SessionWindows",
@@ -125,11 +150,23 @@ __all__ = [
     "Topology",
     "TopologyError",
     "UnlimitedWindows",
+    "UsePartitionTimeOnInvalidTimestamp",
     "ValueTransformer",
     "VersionedRecord",
+    "WallclockTimestampExtractor",
     "Window",
     "Windowed",
     "record_metadata",
     "session_windowed",
     "time_windowed",
+    "upgrades",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """What runs a topology is imported when it is asked for, with the client: to define one, neither is needed."""
+    if name in ("KafkaStreams", "State"):
+        from streamlib import app
+
+        return getattr(app, name)
+    raise AttributeError(f"module 'streamlib' has no attribute {name!r}")

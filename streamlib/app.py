@@ -14,6 +14,7 @@ from typing import Self, TypeAlias
 
 import anyio
 import anyio.abc
+import anyio.to_thread
 
 from streamlib.config import StreamsConfig
 from streamlib.errors import StreamsError, StreamsNotStartedError
@@ -217,6 +218,8 @@ class KafkaStreams:
         try:
             admin = adapters.admin()
             plan = await plan_and_prepare(self._topology, self._config, admin)
+            for prepare in plan.preparations:
+                await anyio.to_thread.run_sync(prepare, abandon_on_cancel=True)
             with LocalStateDirectory(self._config) as directory:
                 self._worker = build_worker(
                     plan,

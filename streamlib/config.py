@@ -12,12 +12,12 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self, TypeAlias, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, get_args, get_origin
 
 import msgspec
 
 from streamlib.errors import ConfigError
-from streamlib.policies import ErrorPolicies, PolicyOption
+from streamlib.policies import ErrorPolicies, PolicyOption, Retry, is_policy, parsed
 from streamlib.security import (
     KNOWN_ELSEWHERE,
     SECRET_FILES,
@@ -35,7 +35,15 @@ AutoOffsetReset: TypeAlias = Literal["earliest", "latest", "none"]
 GroupProtocol: TypeAlias = Literal["classic", "streams"]
 Compression: TypeAlias = Literal["none", "gzip", "snappy", "lz4", "zstd"]
 
+if TYPE_CHECKING:
+    _Policy: TypeAlias = PolicyOption
+else:
+    _Policy = Any  # msgspec knows no type that may also be a function; `_check_policies` looks
+
 MIB = 1 << 20
+
+AROUND_A_ROW_BYTES = 1024
+"""Headers of batch and record, and an ordinary key."""
 
 FIXED: Mapping[str, tuple[str, str]] = {
     "isolation_level": ("read_committed", "an aborted transaction must never be processed"),
@@ -96,9 +104,13 @@ class StreamsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         compression_type: of produced batches.
         replication_factor: of internal topics; -1 leaves it to the broker.
         repartition_purge_interval_ms: how often consumed records are deleted from repartition topics.
-        on_deserialization_error: what becomes of a record that cannot be decoded: "fail", "skip", or a policy such as
-            `DeadLetter("topic")`; a source may say otherwise.
-        on_processing_error: likewise if a user function raises: the record is dropped at the step that raised.
+        on_deserialization_error: what becomes of a record that cannot be decoded: "fail", "skip", a policy such as
+            `DeadLetter("topic")`, or a function that is told of the `FailedRecord` and returns one of these; a source
+            may say otherwise.
+        on_processing_error: likewise if a user function raises: the record is dropped at the step that raised, or the
+            function is called again (`Retry`); a step may say otherwise.
+        on_production_error: likewise if a result cannot be written: its types are not those of the sink, or it is
+            larger than `max_request_size`; a sink may say otherwise.
         errors_dead_letter_queue_topic_name: where records go that are skipped (KIP-1034); the topic has to exist.
         statestore_cache_max_bytes: how much the record caches of tables may hold together; with more than zero, of
             several updates of a row between two commits only the last goes on to the steps after the table.
@@ -158,15 +170,16 @@ class StreamsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     fetch_max_bytes: int = 50 * MIB
     max_partition_fetch_bytes: int = 1 * MIB
     buffered_bytes_per_partition: int = 4 * MIB
-    input_buffer_max_bytes: int = 32 * MIB
+    input_buffer_max_bytes: int = 16 * MIB
     buffer_memory: int = 32 * MIB
     batch_size: int = MIB // 4
     max_request_size: int = 1 * MIB
     compression_type: Compression = "none"
     replication_factor: int = -1
     repartition_purge_interval_ms: int = 30_000
-    on_deserialization_error: PolicyOption = "fail"
-    on_processing_error: PolicyOption = "fail"
+    on_deserialization_error: _Policy = "fail"
+    on_processing_error: _Policy = "fail"
+    on_production_error: _Policy = "fail"
     errors_dead_letter_queue_topic_name: str | None = None
     statestore_cache_max_bytes: int = 0
     rocksdb_memory_bytes: int = 64 * MIB
@@ -195,6 +208,7 @@ class StreamsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             _check_together,
             _check_tags,
             _check_group_protocol,
+            _check_policies,
             _check_dead_letter_topics,
         ):
             check(self)
@@ -203,13 +217,23 @@ class StreamsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     def error_policies(self) -> ErrorPolicies:
         """What becomes of records that fail."""
         return ErrorPolicies(
-            self.on_deserialization_error, self.on_processing_error, self.errors_dead_letter_queue_topic_name
+            self.on_deserialization_error,
+            self.on_processing_error,
+            self.errors_dead_letter_queue_topic_name,
+            self.on_production_error,
+            self.application_id,
         )
 
     @property
     def security(self) -> Security:
         """How connections are encrypted and authenticated."""
         return Security(**{name: getattr(self, name) for name in Security.__struct_fields__})
+
+    @property
+    def max_row_bytes(self) -> int:
+        """The largest row of a store: what surrounds it in the changelog, its key among it, has to fit as well. Larger
+        keys are refused when they are sent."""
+        return max(1, self.max_request_size - AROUND_A_ROW_BYTES)
 
     @property
     def state_path(self) -> Path:
@@ -245,6 +269,8 @@ class StreamsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             merged.update(normalise(source))
         if "application_id" not in merged:
             raise ConfigError("application_id is missing: it names the group, the internal topics and the state folder")
+        for name in merged.keys() & _POLICIES:
+            merged[name] = _policy(name, merged[name])
         try:
             return msgspec.convert(merged, cls, strict=False)
         except msgspec.ValidationError as error:
@@ -277,6 +303,7 @@ def normalise(settings: Mapping[str, Any]) -> dict[str, Any]:
     return found | ({"client_tags": found.get("client_tags", {}) | tags} if tags else {})
 
 
+_POLICIES = ("on_deserialization_error", "on_processing_error", "on_production_error")
 _TAG = "client_tag_"
 
 
@@ -357,7 +384,7 @@ def _dotted(table: Mapping[str, Any]) -> dict[str, Any]:
     """`commit.interval.ms = 50` is three nested tables in TOML; here it is a name again."""
     found: dict[str, Any] = {}
     for name, value in table.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and name not in _POLICIES:
             found |= {f"{name}.{rest}": inner for rest, inner in _dotted(value).items()}
         else:
             found[name] = value
@@ -491,6 +518,25 @@ def _check_tags(config: StreamsConfig) -> None:
         )
 
 
+def _policy(name: str, value: Any) -> Any:
+    try:
+        return parsed(value)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{name}: {error}".replace("`", "")) from error
+
+
+def _check_policies(config: StreamsConfig) -> None:
+    for name in _POLICIES:
+        option = getattr(config, name)
+        if isinstance(option, Retry) and name != "on_processing_error":
+            raise ConfigError(
+                f"{name} cannot be Retry: the same bytes fail again, and what the cluster refuses for a while is "
+                "repeated anyway (delivery_timeout_ms)"
+            )
+        if not is_policy(option):
+            raise ConfigError(f"{name} has to be 'fail', 'skip' or a policy such as DeadLetter(topic), not {option!r}")
+
+
 def _check_dead_letter_topics(config: StreamsConfig) -> None:
     for topic in config.error_policies.dead_letter_topics():
         if not _TOPIC_NAME.fullmatch(topic):
@@ -504,8 +550,6 @@ def _readable(error: msgspec.ValidationError, settings: Mapping[str, Any]) -> st
     if not name:
         return problem
     hint = next(field.type for field in msgspec.structs.fields(StreamsConfig) if field.name == name)
-    if hint == PolicyOption:
-        return f"{name} has to be 'fail', 'skip' or a policy such as DeadLetter(topic), not {settings.get(name)!r}"
     for choices in (hint, *get_args(hint)):
         if get_origin(choices) is Literal:
             return f"{name} has to be {_either(get_args(choices))}, not {settings.get(name)!r}"

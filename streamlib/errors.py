@@ -7,6 +7,7 @@ Exceptions of user functions are chained (`raise ... from`), never swallowed.
       ConfigError              a wrong option, found before anything starts
       TopologyError            a topology that cannot run: unknown node, no serde, inputs that are not co-partitioned
       SerializationError       bytes that cannot be decoded, or a value that cannot be encoded
+        RecordTooLargeError    a result is larger than max_request_size
       ProcessingError          a user function raised
       StateStoreError          a store cannot be opened, read or restored
         LockError              another process holds the state directory
@@ -14,6 +15,8 @@ Exceptions of user functions are chained (`raise ... from`), never swallowed.
         ConnectionFailedError  no broker answered; the request may or may not have been carried out
         TlsError               no encrypted connection came about: a certificate, or a listener that speaks otherwise
         UnsupportedBrokerError the broker is too old for what the application asks
+      SchemaRegistryError      a schema registry refused a request
+        SchemaRegistryUnavailableError  it does not answer; also a ConnectionFailedError: the work is redone
       TaskMigratedError        another member owns the task now; the work since the last commit is redone there
       StreamsNotStartedError   a question that only a started application can answer
 """
@@ -73,6 +76,10 @@ class SerializationError(StreamsError):
         self.node = node
 
 
+class RecordTooLargeError(SerializationError):
+    """A result is larger than `max_request_size`, and its sink's policy has asked for that to be looked at."""
+
+
 class ProcessingError(StreamsError):
     """A user function raised; the cause is chained, the transaction is aborted."""
 
@@ -129,6 +136,24 @@ class UnsupportedBrokerError(KafkaError):
 
     def __init__(self, api: str, detail: str) -> None:
         super().__init__(ErrorCode.UNSUPPORTED_VERSION, api, "", detail)
+
+
+class SchemaRegistryError(StreamsError):
+    """A schema registry refused what was asked: no right to, no such subject, an incompatible schema."""
+
+
+class SchemaRegistryUnavailableError(SchemaRegistryError, ConnectionFailedError):
+    """A schema registry gave no usable answer in time. The work since the last commit is done again."""
+
+
+def registry_failure(error: BaseException) -> SchemaRegistryError | None:
+    """The failure of a schema registry that led to an error; None if none did. No record is to blame for one."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, SchemaRegistryError):
+            return seen
+        seen = seen.__cause__
+    return None
 
 
 class ErrorCode(IntEnum):

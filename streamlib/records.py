@@ -148,6 +148,13 @@ class FixedKeyRecord(msgspec.Struct, Generic[K, V], frozen=True):
 class RecordMetadata(NamedTuple):
     """Where the record that is being processed came from.
 
+    Attributes:
+        topic: that it was read from, an internal one behind a repartition.
+        partition: of the topic.
+        offset: in the partition.
+        derived: which of the results of `flat_map` and `flat_map_values` it is: one number for each of those above that
+            it has come through since it was read. Empty if there was none.
+
     >>> RecordMetadata("orders", 3, 42).offset
     42
     """
@@ -155,3 +162,19 @@ class RecordMetadata(NamedTuple):
     topic: str
     partition: int
     offset: int
+    derived: tuple[int, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """The same whenever the record is processed, again after a crash too, and no other record's.
+
+        `topic-partition-offset`, with `-index` for each `flat_map` it came through. What `merge` or two branches make
+        of one record has the same id twice, and so has what stores, windows and joins lead to: see "The outside world"
+        in the documentation.
+
+        >>> RecordMetadata("orders", 3, 42).id
+        'orders-3-42'
+        >>> RecordMetadata("orders", 3, 42, (0, 7)).id
+        'orders-3-42-0-7'
+        """
+        return "-".join((self.topic, *map(str, (self.partition, self.offset, *self.derived))))

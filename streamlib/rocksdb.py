@@ -53,6 +53,7 @@ _FAMILY_PREFIX = "store:"  # keeps a store called "default" apart from RocksDB's
 _POSITION = Struct(">q")
 _UNFLUSHED = ("rocksdb.num-entries-active-mem-table", "rocksdb.num-immutable-mem-table")
 _TRIGGER = "trigger"
+_SELDOM = 10  # a row in so many is not worth looking for
 _ARENA_BLOCK_BYTES = 16 << 10
 _TRIGGER_BYTES = 64 << 10  # RocksDB has no smaller memtables
 
@@ -77,7 +78,7 @@ class RocksDBBackend:
         self._families = {spec.name: self._db.get_column_family(_family(spec.name)) for spec in stores}
         self._handles = {name: self._db.get_column_family_handle(_family(name)) for name in self._families}
         self._memory.open.add(self)
-        self._rows_of = {name: _Rows(family.get, self._row_bytes) for name, family in self._families.items()}
+        self._rows_of = {name: _Rows(family, self._row_bytes) for name, family in self._families.items()}
         # Scans that somebody has not read to their end; an open iterator would keep the database open.
         self._scans: WeakSet[Generator[tuple[bytes, bytes], None, None]] = WeakSet()
         self._load_options, self._bulk_options = _load_options(bulk=False), _load_options(bulk=True)
@@ -87,6 +88,9 @@ class RocksDBBackend:
 
     def get(self, store: str, key: bytes) -> bytes | None:
         return self._rows_of[store].get(key)
+
+    def prefetch(self, store: str, keys: Sequence[bytes]) -> None:
+        self._rows_of[store].prefetch(keys)
 
     def scan(
         self, store: str, start: bytes | None, end: bytes | None, *, reverse: bool = False
@@ -269,26 +273,56 @@ class _Rows:
     Invariant: what is here is what the database holds.
     """
 
-    __slots__ = ("_bytes", "_limit_bytes", "_old", "_read", "_share", "_young")
+    __slots__ = ("_bytes", "_limit_bytes", "_misses", "_old", "_read", "_read_many", "_row_bytes", "_share", "_young")
 
-    def __init__(self, read: Callable[[bytes], bytes | None], share: Callable[[], int]) -> None:
-        self._read = read
+    def __init__(self, family: Rdict, share: Callable[[], int]) -> None:
+        self._read = cast(Callable[[bytes], bytes | None], family.get)
+        self._read_many = cast(Callable[[list[bytes]], list[bytes | None]], family.get)
         self._share = share  # the bytes this store may keep; changes with the number of open databases
         self._limit_bytes = share() // 2  # of one generation
         self._young: dict[bytes, bytes | None] = {}
         self._old: dict[bytes, bytes | None] = {}
         self._bytes = 0  # of the young generation
+        self._misses = 0  # of `get` since the last `prefetch`, or what that has read
+        self._row_bytes = ROW_OVERHEAD_BYTES  # of those that were prefetched last, on average
 
     def get(self, key: bytes) -> bytes | None:
         young = self._young
         if key in young:
             return young[key]
-        row = self._old[key] if key in self._old else self._read(key)
+        if key in self._old:
+            row = self._old[key]
+        else:
+            row = self._read(key)
+            self._misses += 1
         young[key] = row
         self._bytes += len(key) + len(row or b"") + ROW_OVERHEAD_BYTES
         if self._bytes > self._limit_bytes:
             self._make_room()
         return row
+
+    def prefetch(self, keys: Sequence[bytes]) -> None:
+        """Read what will be asked for and is not here, in one go (a third of the cost), as long as that is much of it.
+
+        Where next to nothing is missing, looking for it would cost more than it saves.
+        """
+        misses, self._misses = self._misses, 0
+        if misses * _SELDOM < len(keys):
+            return
+        young, old = self._young, self._old
+        missing = [key for key in dict.fromkeys(keys) if key not in young and key not in old]
+        missing = missing[: self._limit_bytes // self._row_bytes]  # more would push itself out again
+        self._misses = len(missing)
+        if not missing:
+            return
+        rows = self._read_many(missing)
+        young.update(zip(missing, rows, strict=True))
+        size = sum(map(len, missing)) + sum(len(row) for row in rows if row is not None)
+        size += len(missing) * ROW_OVERHEAD_BYTES
+        self._row_bytes = size // len(missing)
+        self._bytes += size
+        if self._bytes > self._limit_bytes:
+            self._make_room()
 
     def learn(self, changed: Mapping[bytes, bytes | None], size_bytes: int) -> None:
         """Rows that were committed, `size_bytes` in all."""

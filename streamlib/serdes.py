@@ -11,6 +11,9 @@
     Struct, dataclass,   JSON by msgspec; msgpack by choice
     list, dict, ...
 
+Where a serde is used it is told its place (`Serde.at`): most are the same everywhere, those of a schema registry learn
+their subject there, those of types with `upgrades` (`streamlib.row_versions`) whether rows carry a version.
+
 None is never encoded: a null key or value stays null. Encoding is strict about the Python type (of the whole value, not
 of what is inside), so that a serde that does not fit is an error where it happens and never a topic full of something
 else.
@@ -22,14 +25,36 @@ import struct
 import types
 import typing
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar, cast
 
 import msgspec
 
 from streamlib.errors import TopologyError
+from streamlib.row_versions import Upgrade, upgrades_of
 
 T = TypeVar("T")
+
+
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a serde is at work.
+
+    Attributes:
+        topic: the topic's full name; a store's is its changelog's, whether it has one or not.
+        is_key: whether keys are written, or values.
+        is_internal: whether the application alone reads it: stores, changelogs, repartition topics.
+        writes: whether anything is encoded there; a source only decodes.
+        preparations: what has to be done before the application runs, each of which may block; serdes add to it.
+
+    >>> Place(topic="orders").is_key
+    False
+    """
+
+    topic: str
+    is_key: bool = False
+    is_internal: bool = False
+    writes: bool = True
+    preparations: list[Callable[[], None]] = []
 
 
 class Serde(msgspec.Struct, Generic[T], frozen=True):
@@ -47,6 +72,42 @@ class Serde(msgspec.Struct, Generic[T], frozen=True):
     encode: Callable[[T], bytes]
     decode: Callable[[bytes], T]
 
+    def at(self, place: Place) -> Serde[T]:
+        """The serde as it is at one place; the same everywhere unless it is a `PlacedSerde`."""
+        return self
+
+
+class PlacedSerde(Serde[T], frozen=True):
+    """A serde that depends on where it is used: `bind` gives the one of a place.
+
+    >>> chosen = PlacedSerde("s", str, str.encode, bytes.decode, lambda place: Serdes.string())
+    >>> chosen.at(Place(topic="orders")).name
+    'string'
+    """
+
+    bind: Callable[[Place], Serde[T]]
+
+    def at(self, place: Place) -> Serde[T]:
+        """The serde as it is at one place."""
+        return self.bind(place)
+
+
+class MsgspecSerde(Serde[T], frozen=True):
+    """JSON or MessagePack by msgspec: `form` says which. `version`: of rows, if older ones are upgraded; else 1."""
+
+    form: str
+    version: int = 1
+
+
+def placed_with(make: Callable[..., Serde[Any]], *inner: Serde[Any]) -> Serde[Any]:
+    """`make(*inner)`, for a serde that is made from others: it depends on its place if one of them does."""
+    made = make(*inner)
+    if not any(isinstance(each, PlacedSerde) for each in inner):
+        return made
+    return PlacedSerde(
+        made.name, made.type, made.encode, made.decode, lambda place: make(*(each.at(place) for each in inner))
+    )
+
 
 def serde_for(type_: Any) -> Serde[Any]:
     """The serde of a type hint; a `Serde` is returned as it is.
@@ -61,7 +122,7 @@ def serde_for(type_: Any) -> Serde[Any]:
     """
     if isinstance(type_, Serde):
         return type_
-    plain = _plain(type_)
+    plain = plain_type(type_)
     if isinstance(plain, type | None) and plain in _BUILT_IN:
         return _BUILT_IN[plain]
     if (own := getattr(typing.get_origin(plain) or plain, "__serde__", None)) is not None:
@@ -142,7 +203,7 @@ class Serdes:
             TopologyError: msgspec does not handle the type.
         """
         try:
-            return _msgspec("json", type_, msgspec.json.Encoder().encode, msgspec.json.Decoder(type_).decode)
+            return _msgspec(_JSON, type_)
         except TypeError as error:
             raise _unsupported(type_, error) from error
 
@@ -154,8 +215,7 @@ class Serdes:
             TopologyError: msgspec does not handle the type.
         """
         try:
-            encode, decode = msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(type_).decode
-            return _msgspec("msgpack", type_, encode, decode)
+            return _msgspec(_MSGPACK, type_)
         except TypeError as error:
             raise _unsupported(type_, error) from error
 
@@ -167,20 +227,115 @@ def _unsupported(type_: Any, error: Exception) -> TopologyError:
     )
 
 
-def _msgspec(form: str, type_: Any, encode: Callable[[Any], bytes], decode: Callable[[bytes], Any]) -> Serde[Any]:
-    classes = _classes(type_)
-    name = f"{form}({type_.__name__ if isinstance(type_, type) else type_})"
-    if classes is None:
-        return Serde(name, type_, encode, decode)
-    expected = classes
-    refused = bool if int in expected and bool not in expected else None  # to isinstance a bool is an int
+class _Form(msgspec.Struct, frozen=True):
+    """A format of msgspec's. A row whose version is above 1 begins with one byte, `version_base` plus the version.
+
+    No JSON begins with a byte from 0x80 on, and no object or list in MessagePack with one below that."""
+
+    name: str
+    encoder: Callable[[], Callable[[Any], bytes]]
+    decoder: Callable[[Any], Callable[[bytes], Any]]
+    version_base: int
+
+
+_JSON = _Form("json", lambda: msgspec.json.Encoder().encode, lambda type_: msgspec.json.Decoder(type_).decode, 0x80)
+_MSGPACK = _Form("msgpack", lambda: msgspec.msgpack.Encoder().encode, lambda t: msgspec.msgpack.Decoder(t).decode, 0)
+
+
+def _msgspec(form: _Form, type_: Any) -> Serde[Any]:
+    name = f"{form.name}({type_.__name__ if isinstance(type_, type) else type_})"
+    encode, decode = _checked(name, type_, form.encoder()), form.decoder(type_)
+    steps = upgrades_of(plain_type(type_))
+    plain = MsgspecSerde(name, type_, encode, decode, form.name)
+    if not steps:
+        return plain
+    rows = _with_version(form, plain, steps)
+    # Whoever looks at rows without knowing of what place, in a tool for instance, reads both.
+    either = _versioned_decode(form, plain, steps, decode)
+    # Keys have none: they are looked up, and partitioned, by their bytes.
+    return PlacedSerde(
+        name, type_, encode, either, lambda place: rows if place.is_internal and not place.is_key else plain
+    )
+
+
+def _with_version(form: _Form, plain: MsgspecSerde[Any], steps: Sequence[Upgrade]) -> Serde[Any]:
+    """As rows of the application's own are written: with their version, and older ones made into new ones."""
+    encode, prefix = plain.encode, bytes((form.version_base + steps[-1].version,))
+
+    def encode_row(value: Any) -> bytes:
+        return prefix + encode(value)
+
+    first = steps[0]
+    oldest = _upgrading(form.decoder(first.old), steps) if first.version == 2 else None
+    decode_row = _versioned_decode(form, plain, steps, oldest)
+    return MsgspecSerde(plain.name, plain.type, encode_row, decode_row, form.name, steps[-1].version)
+
+
+def _versioned_decode(
+    form: _Form, plain: MsgspecSerde[Any], steps: Sequence[Upgrade], unmarked: Callable[[bytes], Any] | None
+) -> Callable[[bytes], Any]:
+    """Rows by their version; `unmarked` reads those that say none."""
+    base, current = form.version_base, form.version_base + steps[-1].version
+    older = {
+        base + step.version - 1: _upgrading(form.decoder(step.old), steps[number:])
+        for number, step in enumerate(steps)
+        if step.version > 2
+    }
+    decode_current = plain.decode
+
+    def decode(data: bytes) -> Any:
+        first = data[0] if data else None
+        if first == current:
+            return decode_current(data[1:])
+        if first in older:
+            return older[first](data[1:])
+        if unmarked is not None and (first is None or not 0 < first - base < 0x80):
+            return unmarked(data)
+        version = first - base if first is not None and 0 < first - base < 0x80 else 1
+        raise ValueError(
+            f"a row of version {version}, and {plain.name} reads versions {steps[0].version - 1} to "
+            f"{steps[-1].version}: "
+            + (
+                "a newer program has written it"
+                if version > steps[-1].version
+                else "declare how it is upgraded, @upgrades(...), until no such row is left"
+            )
+        )
+
+    return decode
+
+
+def _upgrading(decode: Callable[[bytes], Any], steps: Sequence[Upgrade]) -> Callable[[bytes], Any]:
+    """Rows of one version to the newest, step by step."""
+
+    def upgraded(data: bytes) -> Any:
+        value = decode(data)
+        for step in steps:
+            try:
+                value = step.by(value)
+            except Exception as error:
+                raise ValueError(
+                    f"a row of version {step.version - 1} cannot be upgraded to {step.version}: {error!r}"
+                ) from error
+        return value
+
+    return upgraded
+
+
+def _checked(name: str, type_: Any, encode: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
+    """Refuses values that are of another type, as far as isinstance can tell."""
+    expected = _classes(type_)
+    if expected is None:
+        return encode
+    classes = expected
+    refused = bool if int in classes and bool not in classes else None  # to isinstance a bool is an int
 
     def checked(value: Any) -> bytes:
-        if not isinstance(value, expected) or value.__class__ is refused:
+        if not isinstance(value, classes) or value.__class__ is refused:
             raise TypeError(f"{name} cannot encode {type(value).__name__}")
         return encode(value)
 
-    return Serde(name, type_, checked, decode)
+    return checked
 
 
 def without_null(type_: Any) -> Any:
@@ -195,17 +350,21 @@ def without_null(type_: Any) -> Any:
     return parts[0] if len(parts) == 1 else type_
 
 
-def _plain(type_: Any) -> Any:
-    """The type behind `X | None`, `Annotated[X, ...]`, `NewType("Name", X)`, `type Name = X`, literals of one type."""
+def plain_type(type_: Any) -> Any:
+    """The type behind `X | None`, `Annotated[X, ...]`, `NewType("Name", X)`, `type Name = X`, literals of one type.
+
+    >>> plain_type(int | None)
+    <class 'int'>
+    """
     bare = without_null(type_)
     if bare is not type_:
-        return _plain(bare)
+        return plain_type(bare)
     if typing.get_origin(type_) is typing.Annotated:
-        return _plain(typing.get_args(type_)[0])
+        return plain_type(typing.get_args(type_)[0])
     if isinstance(type_, typing.NewType):
-        return _plain(type_.__supertype__)
+        return plain_type(type_.__supertype__)
     if type(type_).__name__ == "TypeAliasType":  # Python 3.12
-        return _plain(type_.__value__)
+        return plain_type(type_.__value__)
     if typing.get_origin(type_) is typing.Literal:
         kinds = {type(value) for value in typing.get_args(type_) if value is not None}
         return kinds.pop() if len(kinds) == 1 else type_
@@ -214,7 +373,7 @@ def _plain(type_: Any) -> Any:
 
 def _classes(type_: Any) -> tuple[type, ...] | None:
     """What isinstance can check of a hint; None if it cannot say anything."""
-    type_ = _plain(type_)
+    type_ = plain_type(type_)
     if type_ is float:
         return (float, int)  # as type checkers have it
     origin = typing.get_origin(type_)

@@ -28,6 +28,7 @@ from typing import Self
 from streamlib.config import StreamsConfig
 from streamlib.errors import LockError, StateStoreError
 from streamlib.file_lock import FileLock
+from streamlib.kept_shapes import check_shapes
 from streamlib.records import TaskId
 from streamlib.rocksdb import OWNER_LOCK, RocksDBBackend, last_used_s, read_positions
 from streamlib.state.backend import Backend
@@ -92,6 +93,11 @@ class LocalStateDirectory:
         self._seen.pop(folder, None)
         self._remove_if_old(self._root / folder)
         disk = RocksDBBackend(self._root / folder, on_disk, memory_bytes=self._memory_bytes)
+        try:
+            check_shapes(self._root / folder, on_disk)
+        except BaseException:
+            disk.close()
+            raise
         in_memory = frozenset(spec.name for spec in stores if not spec.persistent)
         return SplitBackend(disk, in_memory) if in_memory else disk
 

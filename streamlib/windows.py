@@ -20,7 +20,7 @@ from typing import Any, Generic, NamedTuple, Self, TypeVar
 import msgspec
 
 from streamlib.errors import TopologyError
-from streamlib.serdes import Serde, serde_for
+from streamlib.serdes import Place, Serde, serde_for
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -352,6 +352,13 @@ class _WindowedSerde(Serde[Windowed[Any]], frozen=True):
 
     inner: Serde[Any]
     size_ms: int | None = None
+
+    def at(self, place: Place) -> Serde[Windowed[Any]]:
+        """With the serde that keys have at that place."""
+        inner = self.inner.at(place)
+        if inner is self.inner:
+            return self
+        return session_windowed(inner) if self.size_ms is None else time_windowed(inner, self.size_ms)
 
 
 def inner_serde(serde: Serde[Any]) -> Serde[Any] | None:

@@ -112,7 +112,8 @@ class StreamsBuilder:
                 it matches. Topics that turn up later are read, too, from where `offset_reset` says.
             key: the keys' type; None if they are always null.
             value: the values' type.
-            timestamp_extractor: gives a record its time in ms: f(record, partition time); negative drops it.
+            timestamp_extractor: gives a record its time in ms: f(record, partition time), negative drops it; or one of
+                those there are, such as `LogAndSkipOnInvalidTimestamp()`.
             offset_reset: where to start without a committed offset, if not as the configuration says.
             on_deserialization_error: what becomes of a record that cannot be decoded, if not what the configuration
                 says: "fail", "skip", or a policy such as `DeadLetter("topic")`.

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from streamlib.dsl.graph import Point, RepartitionOptions, repartitioned
 from streamlib.dsl.materialized import Materialized, StoreOption
 from streamlib.errors import TopologyError
-from streamlib.serdes import Serde, Serdes
+from streamlib.serdes import Serde, Serdes, placed_with
 from streamlib.topology import operators as op
 from streamlib.topology.nodes import WindowStoreSpec
 from streamlib.windows import duration_ms
@@ -70,6 +70,10 @@ def _retention_ms(materialized: Materialized, within_ms: int, node: str) -> int:
 
 def _pair(key: Serde[Any], identity: Serde[Any]) -> Serde[tuple[Any, Any]]:
     """A key and an id: the length of the key's bytes, both one after the other."""
+    return placed_with(_joined, key, identity)
+
+
+def _joined(key: Serde[Any], identity: Serde[Any]) -> Serde[tuple[Any, Any]]:
     encode_key, encode_id = key.encode, identity.encode
 
     def encode(pair: tuple[Any, Any]) -> bytes:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
 from streamlib.errors import TopologyError
+from streamlib.policies import PolicyOption
 from streamlib.serdes import Serde
 from streamlib.topology.builder import TopologyBuilder
 from streamlib.topology.nodes import Partitioner, ProcessorNode, RepartitionTopic, SinkNode, SourceNode
 from streamlib.topology.operators import DropNullKeys, Operator
 
 REPARTITION_SUFFIX = "-repartition"
+
+
+Called: TypeAlias = tuple[str | None, PolicyOption | None]
+"""A node's name, if the user gave one, and its policy at errors, if it has one of its own."""
 
 
 class Point(msgspec.Struct, frozen=True):
@@ -34,9 +39,13 @@ class Point(msgspec.Struct, frozen=True):
     sources: frozenset[str]
     rekeyed: bool = False
 
-    def then(self, name: str, operator: Operator, *stores: str, **changes: Any) -> Point:
-        """Attach a processor; `changes` are what is different after it."""
-        self.builder.add(ProcessorNode(name=name, operator=operator, parents=(self.node,), stores=stores))
+    def then(
+        self, name: str, operator: Operator, *stores: str, on_error: PolicyOption | None = None, **changes: Any
+    ) -> Point:
+        """Attach a processor; `on_error` is what it does with records that fail, `changes` what is different after
+        it."""
+        node = ProcessorNode(name=name, operator=operator, parents=(self.node,), stores=stores, on_error=on_error)
+        self.builder.add(node)
         return msgspec.structs.replace(self, node=name, **changes)
 
 

@@ -9,14 +9,16 @@ from typing import Any, Generic, TypeVar, overload
 from streamlib.dsl.aggregators import Aggregation, ReadyFold
 from streamlib.dsl.cogroup import CogroupedKStream, CogroupInput
 from streamlib.dsl.functions import UNSET, Hint, returns, serde_of
-from streamlib.dsl.graph import Point, RepartitionOptions, repartitioned, through_the_same_topic
+from streamlib.dsl.graph import Called, Point, RepartitionOptions, repartitioned, through_the_same_topic
 from streamlib.dsl.ktable import KTable
 from streamlib.dsl.materialized import Materialized, StoreOption
 from streamlib.dsl.session_windowed import SessionWindowedKStream
 from streamlib.dsl.windowed import FixedWindows, OnLate, TimeWindowedKStream, WindowOptions
 from streamlib.errors import TopologyError
+from streamlib.policies import PolicyOption
 from streamlib.serdes import Serde, Serdes
 from streamlib.topology import operators as op
+from streamlib.topology.checks import check_policy
 from streamlib.topology.functions import user_function
 from streamlib.windows import SessionWindows, SlidingWindows, TimeWindows, UnlimitedWindows
 
@@ -41,12 +43,19 @@ class KGroupedStream(Generic[K, V]):
         >>> run_stream(lambda s: s.group_by_key().count().to_stream(), [("a", 5), ("a", 7)])
         [('a', 1), ('a', 2)]
         """
-        return self._fold("KSTREAM-AGGREGATE-", op.StreamCount, Serdes.long(), store, name)
+        return self._fold("KSTREAM-AGGREGATE-", op.StreamCount, Serdes.long(), store, (name, None))
 
     def reduce(
-        self, reducer: Callable[[V, V], V], *, store: StoreOption = None, name: str | None = None
+        self,
+        reducer: Callable[[V, V], V],
+        *,
+        store: StoreOption = None,
+        on_error: PolicyOption | None = None,
+        name: str | None = None,
     ) -> KTable[K, V]:
         """Fold each key's values by `reducer(aggregate, value)`; the first value is the first aggregate.
+
+        `on_error` says what becomes of a record at which it raises, if not what the configuration says.
 
         >>> from streamlib.testing import run_stream
         >>> run_stream(lambda s: s.group_by_key().reduce(max).to_stream(), [("a", 5), ("a", 3), ("a", 7)])
@@ -54,7 +63,11 @@ class KGroupedStream(Generic[K, V]):
         """
         function = user_function(reducer, "reduce")
         return self._fold(
-            "KSTREAM-REDUCE-", lambda named: op.StreamReduce(named, function), self._point.value, store, name
+            "KSTREAM-REDUCE-",
+            lambda named: op.StreamReduce(named, function),
+            self._point.value,
+            store,
+            (name, on_error),
         )
 
     @overload
@@ -69,6 +82,7 @@ class KGroupedStream(Generic[K, V]):
         *,
         value: Hint = ...,
         store: StoreOption = ...,
+        on_error: PolicyOption | None = ...,
         name: str | None = ...,
     ) -> KTable[K, VA]: ...
     def aggregate(
@@ -78,6 +92,7 @@ class KGroupedStream(Generic[K, V]):
         *,
         value: Hint = UNSET,
         store: StoreOption = None,
+        on_error: PolicyOption | None = None,
         name: str | None = None,
     ) -> KTable[K, Any]:
         """Fold each key's values by `aggregator(key, value, aggregate)`, beginning with `initializer()`.
@@ -90,6 +105,7 @@ class KGroupedStream(Generic[K, V]):
             value: the aggregate's type; if not given, what the functions are annotated to return.
             store: the store's name, or how it is kept; give a name, and the state survives changes of the topology
                 around it.
+            on_error: what becomes of a record at which a function raises, if not what the configuration says.
             name: of the node.
 
         >>> from streamlib.testing import run_stream
@@ -98,12 +114,12 @@ class KGroupedStream(Generic[K, V]):
         [('a', 5), ('a', 12)]
         """
         if aggregator is None:
-            return self._ready(ReadyFold.of(initializer, self._point.value), store, name)
+            return self._ready(ReadyFold.of(initializer, self._point.value), store, (name, on_error))
         begin, fold = user_function(initializer, "aggregate"), user_function(aggregator, "aggregate")
         annotated = returns(aggregator)
         serde = serde_of(value, self._point.value, returns(initializer) if annotated is UNSET else annotated)
         return self._fold(
-            "KSTREAM-AGGREGATE-", lambda named: op.StreamAggregate(named, begin, fold), serde, store, name
+            "KSTREAM-AGGREGATE-", lambda named: op.StreamAggregate(named, begin, fold), serde, store, (name, on_error)
         )
 
     def cogroup(self, aggregator: Callable[[K, V, VA], VA | None]) -> CogroupedKStream[K, VA]:
@@ -181,11 +197,11 @@ class KGroupedStream(Generic[K, V]):
                     f"windowed_by needs windows, such as TimeWindows.of_size(size, grace=grace), not {windows!r}"
                 )
 
-    def _ready(self, ready: ReadyFold, store: StoreOption, name: str | None) -> KTable[K, Any]:
+    def _ready(self, ready: ReadyFold, store: StoreOption, called: Called) -> KTable[K, Any]:
         def fold(named: str) -> op.StreamAggregate:
             return op.StreamAggregate(named, ready.initializer, ready.aggregator, timed=True)
 
-        return ready.finished(self._fold("KSTREAM-AGGREGATE-", fold, ready.state, store, name))
+        return ready.finished(self._fold("KSTREAM-AGGREGATE-", fold, ready.state, store, called))
 
     def _fold(
         self,
@@ -193,13 +209,16 @@ class KGroupedStream(Generic[K, V]):
         operator: Callable[[str], op.Operator],
         value: Serde[Any],
         store: StoreOption,
-        name: str | None,
+        called: Called,
     ) -> KTable[K, Any]:
-        builder, materialized = self._point.builder, Materialized.of(store)
+        builder, materialized, (name, on_error) = self._point.builder, Materialized.of(store), called
         store_name = builder.store_name(prefix, materialized.name)
         node = builder.name(prefix, name)
+        check_policy(on_error, f"{node}: on_error", retry=True)
         builder.add_store(materialized.table_spec(store_name, self._point.key, value))
-        point = self._partitioned(store_name).then(node, operator(store_name), store_name, value=value)
+        point = self._partitioned(store_name).then(
+            node, operator(store_name), store_name, on_error=on_error, value=value
+        )
         return KTable._stored(point, store_name)
 
     def _partitioned(self, store: str) -> Point:

@@ -18,18 +18,20 @@ from streamlib.dsl.functions import (
     returns_pairs,
     serde_of,
 )
-from streamlib.dsl.graph import Point, RepartitionOptions, check_same_builder, repartitioned
+from streamlib.dsl.graph import Called, Point, RepartitionOptions, check_same_builder, repartitioned
 from streamlib.dsl.joining import Joining
 from streamlib.dsl.materialized import Materialized, StoreOption
 from streamlib.dsl.processing import processed
 from streamlib.dsl.processor import FixedKeyProcessor, Processor
 from streamlib.errors import TopologyError
+from streamlib.policies import PolicyOption
 from streamlib.serdes import Serde, Serdes
 from streamlib.topology import operators as op
-from streamlib.topology.checks import check_sink
+from streamlib.topology.checks import check_policy, check_sink
 from streamlib.topology.functions import call_options, user_function
 from streamlib.topology.nodes import Partitioner, ProcessorNode, SinkNode, StoreSpec, TopicChooser
 from streamlib.topology.operators import Ordered
+from streamlib.topology.services import Service
 
 if TYPE_CHECKING:
     from streamlib.dsl.grouped import KGroupedStream
@@ -55,6 +57,11 @@ class KStream(Joining[K, V]):
     - `ordered`: `"key"` (if not given): the calls of one key come one after the other; `"partition"`: the results go on
       in the order of the records; `"none"`: as they come.
     - `timeout`: a call that takes longer has failed; without one it may take for ever.
+    - `service`: the `Service` that is called: how often it may be, and when calls wait until it works again.
+
+    What becomes of a record at which a function raises is said by `on_error`, else by `on_processing_error` of the
+    configuration: `"fail"`, `"skip"`, `DeadLetter(topic)`, `Retry(delays)`, or a function that is told of the
+    `FailedRecord` and returns one of these. The page on errors has more.
 
     >>> from streamlib import StreamsBuilder
     >>> builder = StreamsBuilder()
@@ -86,6 +93,8 @@ class KStream(Joining[K, V]):
         concurrency: int | None = None,
         ordered: Ordered | None = None,
         timeout: timedelta | None = None,
+        service: Service | None = None,
+        on_error: PolicyOption | None = None,
         name: str | None = None,
     ) -> KStream[K, V]:
         """Keep the records that `predicate(key, value)` accepts.
@@ -94,8 +103,9 @@ class KStream(Joining[K, V]):
         >>> run_stream(lambda s: s.filter(lambda key, value: value > 1), [("a", 1), ("a", 2)])
         [('a', 2)]
         """
-        operator = op.Filter(predicate, calls=call_options(predicate, "filter", (concurrency, ordered, timeout)))
-        return self._next("KSTREAM-FILTER-", operator, name)
+        calls = call_options(predicate, "filter", (concurrency, ordered, timeout, service))
+        operator = op.Filter(predicate, calls=calls)
+        return self._next("KSTREAM-FILTER-", operator, name, on_error)
 
     def filter_not(
         self,
@@ -104,6 +114,8 @@ class KStream(Joining[K, V]):
         concurrency: int | None = None,
         ordered: Ordered | None = None,
         timeout: timedelta | None = None,
+        service: Service | None = None,
+        on_error: PolicyOption | None = None,
         name: str | None = None,
     ) -> KStream[K, V]:
         """Keep the records that `predicate(key, value)` refuses.
@@ -112,8 +124,9 @@ class KStream(Joining[K, V]):
         >>> run_stream(lambda s: s.filter_not(lambda key, value: value > 1), [("a", 1), ("a", 2)])
         [('a', 1)]
         """
-        operator = op.Filter(predicate, True, call_options(predicate, "filter_not", (concurrency, ordered, timeout)))
-        return self._next("KSTREAM-FILTER-", operator, name)
+        calls = call_options(predicate, "filter_not", (concurrency, ordered, timeout, service))
+        operator = op.Filter(predicate, True, calls)
+        return self._next("KSTREAM-FILTER-", operator, name, on_error)
 
     @overload
     def map_values(
@@ -124,10 +137,19 @@ class KStream(Joining[K, V]):
         concurrency: int | None = ...,
         ordered: Ordered | None = ...,
         timeout: timedelta | None = ...,
+        service: Service | None = ...,
+        on_error: PolicyOption | None = ...,
         name: str | None = ...,
     ) -> KStream[K, VR]: ...
     @overload
-    def map_values(self, mapper: Callable[[V], VR], *, value: Hint = ..., name: str | None = ...) -> KStream[K, VR]: ...
+    def map_values(
+        self,
+        mapper: Callable[[V], VR],
+        *,
+        value: Hint = ...,
+        on_error: PolicyOption | None = ...,
+        name: str | None = ...,
+    ) -> KStream[K, VR]: ...
     @overload
     def map_values(
         self,
@@ -138,11 +160,19 @@ class KStream(Joining[K, V]):
         concurrency: int | None = ...,
         ordered: Ordered | None = ...,
         timeout: timedelta | None = ...,
+        service: Service | None = ...,
+        on_error: PolicyOption | None = ...,
         name: str | None = ...,
     ) -> KStream[K, VR]: ...
     @overload
     def map_values(
-        self, mapper: Callable[[K, V], VR], *, with_key: Literal[True], value: Hint = ..., name: str | None = ...
+        self,
+        mapper: Callable[[K, V], VR],
+        *,
+        with_key: Literal[True],
+        value: Hint = ...,
+        on_error: PolicyOption | None = ...,
+        name: str | None = ...,
     ) -> KStream[K, VR]: ...
     def map_values(
         self,
@@ -153,6 +183,8 @@ class KStream(Joining[K, V]):
         concurrency: int | None = None,
         ordered: Ordered | None = None,
         timeout: timedelta | None = None,
+        service: Service | None = None,
+        on_error: PolicyOption | None = None,
         name: str | None = None,
     ) -> KStream[K, Any]:
         """Replace the value by `mapper(value)`, or by `mapper(key, value)` with `with_key=True`.
@@ -161,9 +193,10 @@ class KStream(Joining[K, V]):
         >>> run_stream(lambda s: s.map_values(lambda value: value * 10), [("a", 1)])
         [('a', 10)]
         """
-        operator = op.MapValues(mapper, with_key, call_options(mapper, "map_values", (concurrency, ordered, timeout)))
+        calls = call_options(mapper, "map_values", (concurrency, ordered, timeout, service))
+        operator = op.MapValues(mapper, with_key, calls)
         serde = serde_of(value, self._point.value, returns(mapper))
-        return self._next("KSTREAM-MAPVALUES-", operator, name, value=serde)
+        return self._next("KSTREAM-MAPVALUES-", operator, name, on_error, value=serde)
 
     @overload
     def flat_map_values(
@@ -174,6 +207,8 @@ class KStream(Joining[K, V]):
         concurrency: int | None = ...,
         ordered: Ordered | None = ...,
         timeout: timedelta | None = ...,
+        service: Service | None = ...,
+        on_error: PolicyOption | None = ...,
         name: str | None = ...,
     ) -> KStream[K, VR]: ...
     @overload
@@ -186,6 +221,8 @@ class KStream(Joining[K, V]):
         concurrency: int | None = ...,
         ordered: Ordered | None = ...,
         timeout: timedelta | None = ...,
+        service: Service | None = ...,
+        on_error: PolicyOption | None = ...,
         name: str | None = ...,
     ) -> KStream[K, VR]: ...
     def flat_map_values(
@@ -197,6 +234,8 @@ class KStream(Joining[K, V]):
         concurrency: int | None = None,
         ordered: Ordered | None = None,
         timeout: timedelta | None = None,
+        service: Service | None = None,
+        on_error: PolicyOption | None = None,
         name: str | None = None,
     ) -> KStream[K, Any]:
         """Replace each record by one for each value that `mapper(value)` (or `mapper(key, value)`) gives.
@@ -205,10 +244,10 @@ class KStream(Joining[K, V]):
         >>> run_stream(lambda s: s.flat_map_values(lambda value: range(value)), [("a", 2)])
         [('a', 0), ('a', 1)]
         """
-        calls = call_options(mapper, "flat_map_values", (concurrency, ordered, timeout), many=True)
+        calls = call_options(mapper, "flat_map_values", (concurrency, ordered, timeout, service), many=True)
         operator = op.FlatMapValues(mapper, with_key, calls)
         serde = serde_of(value, self._point.value, returns_iterable(mapper))
-        return self._next("KSTREAM-FLATMAPVALUES-", operator, name, value=serde)
+        return self._next("KSTREAM-FLATMAPVALUES-", operator, name, on_error, value=serde)
 
     def peek(
         self,
@@ -217,6 +256,8 @@ class KStream(Joining[K, V]):
         concurrency: int | None = None,
         ordered: Ordered | None = None,
         timeout: timedelta | None = None,
+        service: Service | None = None,
+        on_error: PolicyOption | None = None,
         name: str | None = None,
     ) -> KStream[K, V]:
         """Call `action(key, value)` for each record, then go on with the record as it is.
@@ -228,8 +269,25 @@ class KStream(Joining[K, V]):
         a 1
         [('a', 1)]
         """
-        operator = op.Peek(action, call_options(action, "peek", (concurrency, ordered, timeout)))
-        return self._next("KSTREAM-PEEK-", operator, name)
+        calls = call_options(action, "peek", (concurrency, ordered, timeout, service))
+        operator = op.Peek(action, calls)
+        return self._next("KSTREAM-PEEK-", operator, name, on_error)
+
+    def with_record_id(self, *, header: str = "record-id", name: str | None = None) -> KStream[K, V]:
+        """Add a header with the record's id (`RecordMetadata.id`), by which others can tell that they have seen it.
+
+        A record that comes with this header keeps it, so behind other topics it is still the id of the first record.
+
+        >>> from streamlib import StreamsBuilder
+        >>> from streamlib.testing import TopologyTestDriver
+        >>> builder = StreamsBuilder()
+        >>> builder.stream("in", key=str, value=str).flat_map_values(str.split).with_record_id().to("out")
+        >>> with TopologyTestDriver(builder.build()) as driver:
+        ...     driver.input_topic("in", key=str, value=str).pipe_input("a", "to be")
+        ...     [record.headers for record in driver.output_topic("out").read_records()]
+        [(('record-id', b'in-0-0-0'),), (('record-id', b'in-0-0-1'),)]
+        """
+        return self._next("KSTREAM-RECORD-ID-", op.AddRecordId(header), name, None)
 
     def print(self, *, label: str | None = None, name: str | None = None) -> None:
         """Write each record to standard output, as `[label]: key, value`; the end of the line, for a look at things.
@@ -250,6 +308,8 @@ class KStream(Joining[K, V]):
         concurrency: int | None = None,
         ordered: Ordered | None = None,
         timeout: timedelta | None = None,
+        service: Service | None = None,
+        on_error: PolicyOption | None = None,
         name: str | None = None,
     ) -> None:
         """Call `action(key, value)` for each record; nothing comes after it.
@@ -259,8 +319,9 @@ class KStream(Joining[K, V]):
         a 1
         [('a', 1)]
         """
-        operator = op.Foreach(action, call_options(action, "foreach", (concurrency, ordered, timeout)))
-        self._next("KSTREAM-FOREACH-", operator, name)
+        calls = call_options(action, "foreach", (concurrency, ordered, timeout, service))
+        operator = op.Foreach(action, calls)
+        self._next("KSTREAM-FOREACH-", operator, name, on_error)
 
     # -- The key may change ------------------------------------------------------------------------------------------
 
@@ -273,6 +334,8 @@ class KStream(Joining[K, V]):
         concurrency: int | None = None,
         ordered: Ordered | None = None,
         timeout: timedelta | None = None,
+        service: Service | None = None,
+        on_error: PolicyOption | None = None,
         name: str | None = None,
     ) -> KStream[K2, V2]:
         """Replace key and value by what `mapper(key, value)` returns.
@@ -281,8 +344,9 @@ class KStream(Joining[K, V]):
         >>> run_stream(lambda s: s.map(lambda key, value: (key + "!", value + 1)), [("a", 1)])
         [('a!', 2)]
         """
-        operator = op.MapRecords(mapper, call_options(mapper, "map", (concurrency, ordered, timeout)))
-        return self._rekeyed("KSTREAM-MAP-", operator, name, (key, value), returns_pair(mapper))
+        calls = call_options(mapper, "map", (concurrency, ordered, timeout, service))
+        operator = op.MapRecords(mapper, calls)
+        return self._rekeyed("KSTREAM-MAP-", operator, (name, on_error), (key, value), returns_pair(mapper))
 
     def flat_map(
         self,
@@ -296,6 +360,8 @@ class KStream(Joining[K, V]):
         concurrency: int | None = None,
         ordered: Ordered | None = None,
         timeout: timedelta | None = None,
+        service: Service | None = None,
+        on_error: PolicyOption | None = None,
         name: str | None = None,
     ) -> KStream[K2, V2]:
         """Replace each record by one for each (key, value) that `mapper(key, value)` gives.
@@ -304,11 +370,17 @@ class KStream(Joining[K, V]):
         >>> run_stream(lambda s: s.flat_map(lambda key, value: [(key, value), ("b", 0)]), [("a", 1)])
         [('a', 1), ('b', 0)]
         """
-        operator = op.FlatMap(mapper, call_options(mapper, "flat_map", (concurrency, ordered, timeout), many=True))
-        return self._rekeyed("KSTREAM-FLATMAP-", operator, name, (key, value), returns_pairs(mapper))
+        calls = call_options(mapper, "flat_map", (concurrency, ordered, timeout, service), many=True)
+        operator = op.FlatMap(mapper, calls)
+        return self._rekeyed("KSTREAM-FLATMAP-", operator, (name, on_error), (key, value), returns_pairs(mapper))
 
     def select_key(
-        self, selector: Callable[[K, V], K2], *, key: Hint = UNSET, name: str | None = None
+        self,
+        selector: Callable[[K, V], K2],
+        *,
+        key: Hint = UNSET,
+        on_error: PolicyOption | None = None,
+        name: str | None = None,
     ) -> KStream[K2, V]:
         """Give each record the key `selector(key, value)`. What needs the key next goes through a repartition topic.
 
@@ -317,7 +389,9 @@ class KStream(Joining[K, V]):
         [('1', 1)]
         """
         operator = op.SelectKey(user_function(selector, "select_key"))
-        return self._rekeyed("KSTREAM-KEY-SELECT-", operator, name, (key, UNSET), (returns(selector), UNSET))
+        return self._rekeyed(
+            "KSTREAM-KEY-SELECT-", operator, (name, on_error), (key, UNSET), (returns(selector), UNSET)
+        )
 
     # -- Several streams ---------------------------------------------------------------------------------------------
 
@@ -463,7 +537,9 @@ class KStream(Joining[K, V]):
 
         operator = op.SelectKey(user_function(selector, "group_by"))
         hints = (key, value)
-        stream: KStream[K2, V] = self._rekeyed("KSTREAM-KEY-SELECT-", operator, name, hints, (returns(selector), UNSET))
+        stream: KStream[K2, V] = self._rekeyed(
+            "KSTREAM-KEY-SELECT-", operator, (name, None), hints, (returns(selector), UNSET)
+        )
         return KGroupedStream(stream._point, name)
 
     def to_table(
@@ -498,6 +574,7 @@ class KStream(Joining[K, V]):
         *stores: str | StoreSpec,
         key: type[K2] | Serde[K2],
         value: type[V2] | Serde[V2],
+        on_error: PolicyOption | None = ...,
         name: str | None = ...,
     ) -> KStream[K2, V2]: ...
     @overload
@@ -507,6 +584,7 @@ class KStream(Joining[K, V]):
         *stores: str | StoreSpec,
         key: Hint = ...,
         value: Hint = ...,
+        on_error: PolicyOption | None = ...,
         name: str | None = ...,
     ) -> KStream[Any, Any]: ...
     def process(
@@ -515,6 +593,7 @@ class KStream(Joining[K, V]):
         *stores: str | StoreSpec,
         key: Hint = UNSET,
         value: Hint = UNSET,
+        on_error: PolicyOption | None = None,
         name: str | None = None,
     ) -> KStream[Any, Any]:
         """Give each record to a processor of your own; `supplier()` makes one for each task.
@@ -525,6 +604,8 @@ class KStream(Joining[K, V]):
             stores: the stores it uses: names of added ones, or specs, which are added.
             key: the type of the keys it forwards.
             value: the type of the values it forwards.
+            on_error: what becomes of a record at which it raises, if not what the configuration says. What the
+                processor did with it before stays; it is called again (`Retry`) only if that was nothing.
             name: of the node.
 
         >>> from streamlib import Stores, StreamsBuilder
@@ -540,7 +621,7 @@ class KStream(Joining[K, V]):
         >>> builder.stream("in", key=str, value=str).process(Numbered, count, value=int).to("out")
         """
         changes = {"key": serde_of(key, self._point.key), "value": serde_of(value, self._point.value), "rekeyed": True}
-        return KStream(processed(self._point, supplier, stores, name=name, keeps_key=False, **changes))
+        return KStream(processed(self._point, supplier, stores, (name, on_error), keeps_key=False, **changes))
 
     @overload
     def process_values(
@@ -548,6 +629,7 @@ class KStream(Joining[K, V]):
         supplier: Callable[[], FixedKeyProcessor[K, V]],
         *stores: str | StoreSpec,
         value: type[V2] | Serde[V2],
+        on_error: PolicyOption | None = ...,
         name: str | None = ...,
     ) -> KStream[K, V2]: ...
     @overload
@@ -556,6 +638,7 @@ class KStream(Joining[K, V]):
         supplier: Callable[[], FixedKeyProcessor[K, V]],
         *stores: str | StoreSpec,
         value: Hint = ...,
+        on_error: PolicyOption | None = ...,
         name: str | None = ...,
     ) -> KStream[K, Any]: ...
     def process_values(
@@ -563,6 +646,7 @@ class KStream(Joining[K, V]):
         supplier: Callable[[], FixedKeyProcessor[K, V]],
         *stores: str | StoreSpec,
         value: Hint = UNSET,
+        on_error: PolicyOption | None = None,
         name: str | None = None,
     ) -> KStream[K, Any]:
         """As `process`, for a processor that leaves keys alone: no repartition topic is needed after it.
@@ -571,6 +655,8 @@ class KStream(Joining[K, V]):
             supplier: a class or function without arguments; its `stores` are added and connected.
             stores: the stores it uses: names of added ones, or specs, which are added.
             value: the type of the values it forwards.
+            on_error: what becomes of a record at which it raises, if not what the configuration says. What the
+                processor did with it before stays; it is called again (`Retry`) only if that was nothing.
             name: of the node.
 
         >>> from streamlib import Stores
@@ -587,7 +673,7 @@ class KStream(Joining[K, V]):
         [('a', 1), ('a', 2)]
         """
         serde = serde_of(value, self._point.value)
-        return KStream(processed(self._point, supplier, stores, name=name, keeps_key=True, value=serde))
+        return KStream(processed(self._point, supplier, stores, (name, on_error), keeps_key=True, value=serde))
 
     def to(
         self,
@@ -596,38 +682,51 @@ class KStream(Joining[K, V]):
         key: Hint = UNSET,
         value: Hint = UNSET,
         partitioner: Partitioner | None = None,
+        on_error: PolicyOption | None = None,
         name: str | None = None,
     ) -> None:
         """Write the records to a topic, or for each to the one that `topic(key, value, context)` chooses.
+
+        `on_error` says what becomes of those that cannot be written, if not `on_production_error` of the configuration.
 
         >>> from streamlib import StreamsBuilder
         >>> stream = StreamsBuilder().stream("in", key=str, value=int)
         >>> stream.to(lambda key, value, context: "even" if value % 2 == 0 else "odd")
         """
-        check_sink(topic, partitioner, "to")
+        check_sink(topic, partitioner, on_error, "to")
         point = self._typed(key, value)
         node = point.builder.name("KSTREAM-SINK-", name)
         sink = SinkNode(
-            name=node, topic=topic, key=point.key, value=point.value, parents=(point.node,), partitioner=partitioner
+            name=node,
+            topic=topic,
+            key=point.key,
+            value=point.value,
+            parents=(point.node,),
+            partitioner=partitioner,
+            on_error=on_error,
         )
         point.builder.add(sink)
 
     # -- How it is done ----------------------------------------------------------------------------------------------
 
-    def _next(self, prefix: str, operator: op.Operator, name: str | None, **changes: Any) -> KStream[Any, Any]:
-        return KStream(self._point.then(self._point.builder.name(prefix, name), operator, **changes))
+    def _next(
+        self, prefix: str, operator: op.Operator, name: str | None, on_error: PolicyOption | None, **changes: Any
+    ) -> KStream[Any, Any]:
+        node = self._point.builder.name(prefix, name)
+        check_policy(on_error, f"{node}: on_error", retry=True)
+        return KStream(self._point.then(node, operator, on_error=on_error, **changes))
 
     def _rekeyed(
         self,
         prefix: str,
         operator: op.Operator,
-        name: str | None,
+        called: Called,
         hints: tuple[Hint, Hint],
         returned: tuple[Hint, Hint],
     ) -> KStream[Any, Any]:
         key = serde_of(hints[0], self._point.key, returned[0])
         value = serde_of(hints[1], self._point.value, returned[1])
-        return self._next(prefix, operator, name, key=key, value=value, rekeyed=True)
+        return self._next(prefix, operator, *called, key=key, value=value, rekeyed=True)
 
     def _typed(self, key: Hint, value: Hint) -> Point:
         point = self._point

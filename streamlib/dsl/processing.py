@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from streamlib.dsl.graph import Point
+from streamlib.dsl.graph import Called, Point
 from streamlib.topology import operators as op
-from streamlib.topology.checks import check_topic_name
+from streamlib.topology.checks import check_policy, check_topic_name
 from streamlib.topology.functions import processor_supplier, supplied_stores
 from streamlib.topology.nodes import StoreSpec
 
@@ -16,8 +16,8 @@ def processed(
     point: Point,
     supplier: Callable[[], Any],
     stores: Sequence[str | StoreSpec],
+    called: Called,
     *,
-    name: str | None,
     keeps_key: bool,
     **changes: Any,
 ) -> Point:
@@ -27,13 +27,15 @@ def processed(
         TopologyError: it is no supplier, or something else than stores was given.
     """
     method, prefix = ("process_values", "PROCESSVALUES") if keeps_key else ("process", "PROCESSOR")
+    name, on_error = called
+    check_policy(on_error, f"{method}: on_error", retry=True)
     operator = op.Process(processor_supplier(supplier, method), keeps_key)
     used = [store_name(point, store) for store in (*stores, *supplied_stores(supplier, method))]
     # A given name uses no number up here, unlike elsewhere (`KStreamImpl.process`).
     if name is not None:
         check_topic_name(name, "a node")
     node = name if name is not None else point.builder.name(f"KSTREAM-{prefix}-")
-    return point.then(node, operator, *dict.fromkeys(used), **changes)
+    return point.then(node, operator, *dict.fromkeys(used), on_error=on_error, **changes)
 
 
 def store_name(point: Point, store: str | StoreSpec) -> str:

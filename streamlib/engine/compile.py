@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
+from streamlib.engine.calls import Line
 from streamlib.engine.error_handling import ErrorHandling
 from streamlib.engine.inputs import CompiledSource, NodeFn
 from streamlib.engine.operators import compile_operator
 from streamlib.engine.operators.async_calls import compile_awaited, is_awaited
 from streamlib.engine.operators.expiry import expiring
+from streamlib.engine.operators.record_ids import nodes_that_tell_ids
 from streamlib.engine.operators.sink import compile_sink
 from streamlib.engine.operators.site import OpenStore, Site, Work, fan_out
 from streamlib.engine.operators.versioned import versioned_tables
+from streamlib.engine.prefetch import stores_read_by_key
 from streamlib.engine.record_cache import RecordCache
+from streamlib.engine.retries import Done
+from streamlib.engine.timestamps import extract_function
+from streamlib.policies import Fail
 from streamlib.state.ttl import TtlOverlay
 from streamlib.topology import operators as op
 from streamlib.topology.nodes import Node, ProcessorNode, SinkNode, SourceNode, TtlStoreSpec
 
 FullName = Callable[[str], str]
+
+_ROW_PER_KEY = ("key_value", "timestamped_key_value")
 
 
 class Compiler(msgspec.Struct):
@@ -37,6 +45,7 @@ class Compiler(msgspec.Struct):
     def compile(self) -> dict[str, CompiledSource]:
         """For each source topic, by its full name, where its records go."""
         children, versioned = children_of(self.nodes), versioned_tables(self.nodes, self.work.stores)
+        tells_ids = nodes_that_tell_ids(self.nodes, children)
         compiled: dict[str, NodeFn] = {}
         sources: dict[str, CompiledSource] = {}
         for name, node in reversed(list(self.nodes.items())):
@@ -44,32 +53,48 @@ class Compiler(msgspec.Struct):
             forward = fan_out(list(below.values()))
             match node:
                 case SourceNode():
-                    source = self._source(node, forward)
+                    source = self._source(node, forward, stores_read_by_key(node, self.nodes, children))
                     sources.update((self.full_name(topic), source) for topic in node.topics)
                 case ProcessorNode():
                     late = not versioned.isdisjoint(node.parents)
                     site = Site(
-                        name, below, forward, node.stores, node.sends_old_values, self.work, below_versioned=late
-                    )
+                        name, below, forward, node.stores, node.sends_old_values, self.work,
+                        below_versioned=late, tells_ids=name in tells_ids,
+                    )  # fmt: skip
                     compiled[name] = self._processor(node, self._cached(node, site))
                 case SinkNode():
                     topic = self.full_name(node.topic) if isinstance(node.topic, str) else None
-                    compiled[name] = self._guarded(node, compile_sink(node, topic, self.work))
+                    compiled[name] = self._sink(node, topic)
         return sources
 
-    def _source(self, node: SourceNode, forward: NodeFn) -> CompiledSource:
-        skip = None if self.errors is None else self.errors.of_source(node.on_deserialization_error)
-        return CompiledSource(node.name, forward, node.key, node.value, node.timestamp_extractor, skip)
+    def _source(self, node: SourceNode, forward: NodeFn, read_by_key: Iterable[str]) -> CompiledSource:
+        skip = None if self.errors is None else self.errors.of_source(node)
+        extract = extract_function(node.timestamp_extractor, node.name, self.work.facts.now_ms)
+        stores = [self.work.stores[name] for name in sorted(read_by_key) if name in self.work.stores]
+        prefetch = tuple(
+            store.overlay.prefetch for store in stores if store.spec.key == node.key and store.spec.kind in _ROW_PER_KEY
+        )
+        return CompiledSource(node.name, forward, node.key, node.value, extract, skip, prefetch)
 
     def _processor(self, node: ProcessorNode, site: Site) -> NodeFn:
-        if not is_awaited(node):
+        if is_awaited(node):
+            return compile_awaited(
+                node, self.work.calls, lambda plain, line: self._guarded(plain, self._compiled(plain, site), line)
+            )
+        if self.errors is None or self.work.calls is None or not self.errors.may_retry(node):
             return self._guarded(node, self._compiled(node, site))
-        return compile_awaited(node, self.work.calls, lambda plain: self._guarded(plain, self._compiled(plain, site)))
+        done = Done()
+        watched = site.noted(done) if isinstance(node.operator, op.Process) else site
+        return self.errors.retried(self._compiled(node, watched), node, self.work.calls, done)
 
-    def _guarded(self, node: ProcessorNode | SinkNode, compiled: NodeFn) -> NodeFn:
+    def _guarded(self, node: ProcessorNode, compiled: NodeFn, line: Line | None = None) -> NodeFn:
+        return compiled if self.errors is None else self.errors.guarded(compiled, node, line)
+
+    def _sink(self, node: SinkNode, topic: str | None) -> NodeFn:
         if self.errors is None:
-            return compiled
-        return self.errors.guarded(compiled, node.name, is_sink=isinstance(node, SinkNode))
+            return compile_sink(node, topic, self.work)
+        measured = not isinstance(self.errors.of_writing(node), Fail)
+        return self.errors.guarded(compile_sink(node, topic, self.work, measured=measured), node)
 
     def _compiled(self, node: ProcessorNode, site: Site) -> NodeFn:
         """The node; if it keeps a table whose rows expire, with what that takes."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from streamlib.dsl.processor import Cancellable, PunctuationType
+from streamlib.engine.retries import NotedStore
 from streamlib.errors import ProcessingError, StreamsError, TopologyError
 from streamlib.records import FixedKeyRecord, Headers, Record, RecordMetadata, TaskId
 from streamlib.state.rows import Rows
@@ -53,15 +54,23 @@ class ProcessorContext:
         self._cursor = site.work.cursor
         self._facts = site.work.facts
         self._keeps_key = keeps_key
-        self._stores = {name: open_store(rows, self) for name, rows in stores.items()}
+        self._stores: dict[str, Any] = {name: open_store(rows, self) for name, rows in stores.items()}
+        if site.done is not None:
+            self._stores = {name: NotedStore(store, site.done) for name, store in self._stores.items()}
 
     def forward(self, record: AnyRecord, child: str | None = None) -> None:
         """Hand a record to all children in the order they were attached, or to one by name; returns when they are done.
 
         Raises:
             TopologyError: there is no such child.
-            ProcessingError: the node keeps the key, and this is another.
+            ProcessingError: the node keeps the key, and this is another; the timestamp is negative.
         """
+        if record.timestamp < 0:
+            raise ProcessingError(
+                f"node {self._node} forwards a record with timestamp {record.timestamp}: times are in ms since the "
+                "epoch and not negative, and no reader would take it",
+                node=self._node,
+            )
         if self._keeps_key:
             self._check_key(record)
         if child is None:
@@ -97,6 +106,8 @@ class ProcessorContext:
         Raises:
             TopologyError: it cannot be scheduled like that.
         """
+        if self._site.done is not None:
+            self._site.done.anything = True
         where = f"node {self._node}: schedule"
         _check_schedule(kind, start_ms, where)
         interval_ms = duration_ms(interval, f"{where}: the interval", positive=True)
@@ -129,7 +140,7 @@ class ProcessorContext:
         cursor = self._cursor
         if cursor.partition is None or cursor.record is None:
             return None
-        return RecordMetadata(*cursor.partition, cursor.record.offset)
+        return RecordMetadata(*cursor.partition, cursor.record.offset, cursor.derived)
 
     @property
     def stream_time_ms(self) -> int:

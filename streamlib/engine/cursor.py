@@ -15,10 +15,12 @@ END_OF_TIME = 1 << 63
 
 class Cursor:
     """Shared by a task and its operators. `partition` and `record` stay after a record is done: errors name them; in a
-    punctuator there is none. `punctuation_due_ms` is the stream time at which the next punctuator is due."""
+    punctuator there is none. `punctuation_due_ms` is the stream time at which the next punctuator is due.
+    `derived` tells apart what was made of the record (`RecordMetadata`), where somebody may ask."""
 
     __slots__ = (
         "commit_requested",
+        "derived",
         "dropped",
         "partition",
         "punctuation_due_ms",
@@ -30,6 +32,7 @@ class Cursor:
     def __init__(self) -> None:
         self.partition: TopicPartition | None = None
         self.record: FetchedRecord | None = None
+        self.derived: tuple[int, ...] = ()
         self.stream_time = NO_TIME
         self.punctuation_due_ms = END_OF_TIME
         self.commit_requested = False

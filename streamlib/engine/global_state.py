@@ -79,7 +79,15 @@ class GlobalState:
         """
         self._close_processors()
         outbox = Outbox({})
-        errors = ErrorHandling(self._policies, GLOBAL_TASK, self._cursor, outbox, self._now_ms, dead_letters=False)
+        errors = ErrorHandling(
+            self._policies,
+            self._plan.global_nodes,
+            GLOBAL_TASK,
+            self._cursor,
+            outbox,
+            self._now_ms,
+            dead_letters=None,
+        )
         work = Work(
             self._cursor,
             outbox,

@@ -13,17 +13,16 @@ from __future__ import annotations
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from struct import Struct
 from struct import error as StructError
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from streamlib.engine.cursor import NO_TIME, Cursor
 from streamlib.engine.progress import Progress, decode_progress, encode_progress
-from streamlib.errors import ProcessingError, SerializationError, TopologyError
+from streamlib.errors import ProcessingError, SchemaRegistryError, SerializationError, TopologyError
 from streamlib.records import FetchedBatch, FetchedRecord, Headers, OffsetAndMetadata, TopicPartition
 from streamlib.serdes import Serde
-from streamlib.topology.nodes import TimestampExtractor
 
 NodeFn: TypeAlias = Callable[[Any, Any, int, Headers], None]
 """A compiled node: f(key, value, timestamp, headers). Tables pass `(new value, old value)` as the value."""
@@ -66,6 +65,7 @@ ENDLESS = Endless()
 _TIME = Struct(">bq")  # version, partition time
 _LENGTH = Struct(">i")
 _MS = Struct(">q")
+PREFETCHED_RECORDS = 1_000
 MAX_METADATA_BYTES = 4096
 """The brokers' default of `offset.metadata.max.bytes`."""
 
@@ -84,14 +84,15 @@ class ConsumedRecord(NamedTuple):
 
 class CompiledSource(NamedTuple):
     """Where a partition's records go, and how their bytes become values. What cannot become one is skipped with the
-    knowledge of `skip`; it is an error if that is None."""
+    knowledge of `skip`; it is an error if that is None. `prefetch` is told the keys of records that come next."""
 
     node: str
     forward: NodeFn
     key: Serde[Any]
     value: Serde[Any]
-    timestamp_extractor: TimestampExtractor | None
+    timestamp_extractor: Callable[[Any, int], int] | None
     skip: SkipUndecodable | None = None
+    prefetch: Sequence[Callable[[Sequence[bytes]], None]] = ()
 
 
 class _Head(NamedTuple):
@@ -124,6 +125,7 @@ class Input:
         self._current: FetchedBatch | None = None
         self._records: list[FetchedRecord] = []
         self._index = 0  # of the head in `_records`
+        self._prefetched = 0  # rows of the records before this one were
         self._head: _Head | None = None
         self._head_decoded = False  # whether the head is known to be decodable
 
@@ -199,6 +201,10 @@ class Input:
         Stops after a record that makes a punctuator due.
         """
         self._cursor.partition = self.partition
+        if self._source.prefetch:
+            if self._index >= self._prefetched:
+                self._prefetch()
+            limit = min(limit, self._prefetched - self._index)
         if self._source.timestamp_extractor is None:
             self._run_batch(bound, limit, slice_)
         else:
@@ -250,6 +256,12 @@ class Input:
             slice_.passed(index - told)
             self._advance_to(index)
 
+    def _prefetch(self) -> None:
+        first, self._prefetched = self._index, self._index + PREFETCHED_RECORDS
+        keys = [key for record in self._records[first : self._prefetched] if (key := record.key) is not None]
+        for prefetch in self._source.prefetch:
+            prefetch(keys)
+
     def _run_head(self) -> int:
         """One record, decoded when it became the head."""
         head = self._head
@@ -300,7 +312,11 @@ class Input:
 
         Raises:
             SerializationError: it is not.
+            SchemaRegistryError: it could not be tried.
         """
+        if isinstance(error, SchemaRegistryError):
+            error.args = (f"{error} [reading {self.partition.at(record.offset)}]",)
+            raise error
         failure = self._undecodable(record, error)
         failure.__cause__ = error
         if self._source.skip is None:
@@ -317,6 +333,8 @@ class Input:
         consumed = ConsumedRecord(*self.partition, record.offset, record.timestamp, key, value, record.headers)
         try:
             return extractor(consumed, self.partition_time)
+        except SerializationError:
+            raise  # a ready one's, which names the place
         except Exception as error:
             raise ProcessingError(
                 f"source {self._source.node}: the timestamp extractor raised {error!r}",
@@ -345,7 +363,7 @@ class Input:
                 self._records = [record for record in self._records if record.offset >= self._position]
             if self._before is not None:
                 self._records = _not_done(self._records, self._before)
-            self._index = 0
+            self._index = self._prefetched = 0
             if self._records:
                 return
             self._finish_current()

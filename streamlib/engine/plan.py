@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 
 import msgspec
 
+from streamlib.engine.places import Places
 from streamlib.errors import TopologyError
 from streamlib.policies import ErrorPolicies
 from streamlib.records import TaskId, TopicPartition
@@ -79,7 +80,9 @@ def dead_letter_topics(topology: Topology, policies: ErrorPolicies) -> set[str]:
         ConfigError: a dead letter has nowhere to go.
     """
     nodes = topology.nodes.values()
-    return policies.dead_letter_topics(node.on_deserialization_error for node in nodes if isinstance(node, SourceNode))
+    return policies.dead_letter_topics(
+        node.on_deserialization_error if isinstance(node, SourceNode) else node.on_error for node in nodes
+    )
 
 
 def make_plan(topology: Topology, application_id: str, partition_counts: Mapping[str, int]) -> Plan:
@@ -105,7 +108,8 @@ class Plan:
     def __init__(self, topology: Topology, application_id: str, partition_counts: Mapping[str, int]) -> None:
         self.topology = topology = topology.checked()
         self.application_id = application_id
-        nodes = _with_matching_topics(topology, application_id, partition_counts)
+        places = Places(topology, application_id)
+        nodes = places.nodes(_with_matching_topics(topology, application_id, partition_counts))
         self.copartition_groups = _named_groups(topology.copartition_groups, nodes)
         self.subtopologies: tuple[Mapping[str, Node], ...] = tuple(
             {name: nodes[name] for name in each.nodes} for each in topology.subtopologies()
@@ -117,6 +121,9 @@ class Plan:
             **{self.full_name(topic): counts.of(topic) for topic in topology.repartition_topics},
         }
         """Partitions of every topic whose number is known, by full name."""
+        self._stores = places.stores()
+        self.preparations: tuple[Callable[[], None], ...] = tuple(places.preparations)
+        """What serdes want done before anything is processed; each may block, for some seconds at most."""
 
     def full_name(self, topic: str) -> str:
         """A topic's name in Kafka: internal ones begin with the application id."""
@@ -251,7 +258,7 @@ class Plan:
         names = dict.fromkeys(
             store for node in nodes.values() if isinstance(node, ProcessorNode) for store in node.stores
         )
-        return tuple(self.topology.stores[name] for name in names)
+        return tuple(self._stores[name] for name in names)
 
     def _changelog(self, spec: StoreSpec) -> str:
         return f"{self.application_id}-{spec.changelog_topic}"

@@ -18,11 +18,13 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
+from streamlib.engine.retries import may_retry
+from streamlib.policies import ErrorPolicies, may_write
 from streamlib.topology import operators as op
 from streamlib.topology.nodes import Node, ProcessorNode
 
-_SILENT = (op.PassThrough, op.DropNullKeys, op.Branch)
-_FUNCTIONS = (op.Filter, op.MapRecords, op.MapValues, op.SelectKey, op.Peek, op.Foreach)
+_SILENT = (op.PassThrough, op.DropNullKeys, op.AddRecordId)
+_FUNCTIONS = (op.Filter, op.MapRecords, op.MapValues, op.SelectKey, op.Peek, op.Foreach, op.Branch)
 _MANY = (op.FlatMap, op.FlatMapValues)
 
 
@@ -43,7 +45,7 @@ class Reach(msgspec.Struct, frozen=True):
 
 
 def finishes_at_once(
-    nodes: Mapping[str, Node], children: Mapping[str, Sequence[str]], source: str, *, dead_letters: bool
+    nodes: Mapping[str, Node], children: Mapping[str, Sequence[str]], source: str, policies: ErrorPolicies
 ) -> bool:
     """Whether results of a record of the source are out only when all its calls are through.
 
@@ -51,12 +53,12 @@ def finishes_at_once(
         nodes: of the task, parents before children.
         children: of each node.
         source: the node where the records come in.
-        dead_letters: whether records at which a function raises go to a topic.
+        policies: what becomes of records at which a function raises: they may go to a topic, or be tried again later.
     """
     reach: dict[str, Reach] = {}
     for name, node in reversed(list(nodes.items())):
         below = [reach[child] for child in children[name]]
-        reach[name] = _of(node, below, dead_letters) if isinstance(node, ProcessorNode) else _at_end(node, below)
+        reach[name] = _of(node, below, policies) if isinstance(node, ProcessorNode) else _at_end(node, below)
     return reach[source].safe
 
 
@@ -65,17 +67,18 @@ def _at_end(node: Node, below: Sequence[Reach]) -> Reach:
     return _together(below) if below else Reach(effects=True, at_once=True)
 
 
-def _of(node: ProcessorNode, below: Sequence[Reach], dead_letters: bool) -> Reach:
-    operator = node.operator
-    awaited = getattr(operator, "calls", None) is not None
-    if isinstance(operator, op.Branch):
-        return _either(below)
-    reach = _together(below)
+def _of(node: ProcessorNode, below: Sequence[Reach], policies: ErrorPolicies) -> Reach:
+    operator, policy = node.operator, policies.of_processor(node.on_error)
+    reach = _either(below) if isinstance(operator, op.Branch) else _together(below)
     if isinstance(operator, _SILENT):
         return reach
+    # What is tried again later has led to nothing when it is, and so is a call. It may also go on at once; then its
+    # results are out while a call beside it is pending, but two calls beside each other are not safe in any case.
+    awaited = getattr(operator, "calls", None) is not None or may_retry(node, policy)
     if not isinstance(operator, _FUNCTIONS + _MANY):
-        return Reach(effects=True, at_once=True, calls=reach.calls, safe=not reach.calls)
+        return Reach(effects=True, at_once=not awaited, calls=reach.calls or awaited, safe=not reach.calls)
     # A record that fails here goes to a topic, and nowhere else.
+    dead_letters = may_write(policy)
     effects = reach.effects or dead_letters
     safe = reach.safe and not (isinstance(operator, _MANY) and reach.calls and effects)
     if awaited:

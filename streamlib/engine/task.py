@@ -15,7 +15,7 @@ for the next commit, and goes down with this one if that fails. After an error t
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
 from functools import partial
 from itertools import chain, compress, count, dropwhile
@@ -35,13 +35,14 @@ from streamlib.engine.plan import Plan
 from streamlib.engine.punctuation import Punctuation
 from streamlib.engine.reach import finishes_at_once
 from streamlib.engine.record_cache import CacheBudget, RecordCache
-from streamlib.errors import ProcessingError, StateStoreError, StreamsError
-from streamlib.policies import DeadLetter, ErrorPolicies
-from streamlib.records import FetchedBatch, OffsetAndMetadata, OutRecord, TaskId, TopicPartition
+from streamlib.engine.services import Services
+from streamlib.errors import ProcessingError, SchemaRegistryError, StateStoreError, StreamsError, registry_failure
+from streamlib.policies import ErrorPolicies
+from streamlib.records import FetchedBatch, FetchedRecord, OffsetAndMetadata, OutRecord, TaskId, TopicPartition
 from streamlib.state.backend import Backend
 from streamlib.state.overlay import DEFAULT_MAX_VALUE_BYTES
 from streamlib.state.segments import Segments
-from streamlib.state.stores import open_overlay, open_rows, restored_rows
+from streamlib.state.stores import first_unreadable, open_overlay, open_rows, reads_values, restored_rows
 from streamlib.topology.nodes import SourceNode, StoreSpec
 
 log = logging.getLogger(__name__)
@@ -123,6 +124,7 @@ class Task:
         global_stores: those of the worker, to read.
         cache_budget: what the record caches of the worker's tasks may hold; None: there are none.
         policies: what becomes of records that fail; they stop the task if not given.
+        services: what the worker knows of the services that its tasks call; this one's own if not given.
     """
 
     def __init__(
@@ -137,6 +139,7 @@ class Task:
         global_stores: Mapping[str, OpenStore] | None = None,
         cache_budget: CacheBudget | None = None,
         policies: ErrorPolicies | None = None,
+        services: Services | None = None,
     ) -> None:
         self.id = task_id
         self.inputs = plan.inputs(task_id)
@@ -153,6 +156,8 @@ class Task:
         self._global_stores = global_stores or {}
         self._cache_budget = cache_budget if cache_budget is not None and cache_budget.max_bytes > 0 else None
         self._policies = policies or ErrorPolicies()
+        self._unreadable: dict[str, StateStoreError] = {}  # by store: the first row that it cannot read
+        self._services = services or Services(now_ms)
         self._changelog_of = {store: partition for partition, store in self.changelogs.items()}
         self._store_positions = backend.positions()
         self._learnt_partitions: dict[str, int] = {}
@@ -160,7 +165,6 @@ class Task:
         self._cursor = Cursor()
         self._punctuation = Punctuation(self._cursor, now_ms)
         self._outbox = Outbox({})
-        self._errors = ErrorHandling(self._policies, task_id, self._cursor, self._outbox, now_ms)
         self._stores: dict[str, OpenStore] = {}
         self._stream_times: dict[str, StreamTime] = {}
         self._processors: list[OpenProcessor] = []
@@ -176,7 +180,8 @@ class Task:
     def restore(self, batch: FetchedBatch, *, bulk: bool = False) -> int:
         """Write a batch of committed changelog records to its store, with the new position; returns how many.
 
-        In bulk a crash may take some back, and `settled` has to hold before the task starts.
+        In bulk a crash may take some back, and `settled` has to hold before the task starts. From a row on that the
+        store cannot read nothing is written any more: `start` says why, and the next one to try begins at that row.
 
         Raises:
             StateStoreError: a record has no key.
@@ -185,9 +190,14 @@ class Task:
         assert not self._stores, f"task {self.id}: restore with uncommitted writes"
         name = self.changelogs[batch.partition]
         position = self._store_positions.get(name, 0)
-        records = dropwhile(lambda record: record.offset < position, batch.records())
+        records: Iterator[FetchedRecord] = dropwhile(lambda record: record.offset < position, batch.records())
         tally = count(1)
         changes = {}
+        if reads_values(spec := self._specs[name]):
+            records = self._readable(spec, batch.partition, list(records))
+        if name in self._unreadable:
+            self._store_positions[name] = batch.next_offset
+            return 0
         if (first := next(records, None)) is not None:
             counted = compress(chain((first,), records), tally)
             try:
@@ -202,6 +212,19 @@ class Task:
         self.records_restored += restored
         return restored
 
+    def _readable(
+        self, spec: StoreSpec, changelog: TopicPartition, records: list[FetchedRecord]
+    ) -> Iterator[FetchedRecord]:
+        """The records, after their values have been looked at."""
+        if spec.name not in self._unreadable and (found := first_unreadable(spec, records)) is not None:
+            record, error = found
+            self._unreadable[spec.name] = StateStoreError(
+                f"store {spec.name}: the row in {changelog.at(record.offset)} cannot be read as {spec.value.name}: "
+                f"{error}: declare how older values are upgraded, @upgrades(...), or keep the new ones in a store of "
+                "another name"
+            )
+        return iter(records)
+
     def settled(self) -> bool:
         """Whether what was restored in bulk is safe; it is brought to disk meanwhile, without waiting."""
         return self.backend.settle()
@@ -213,6 +236,7 @@ class Task:
     def restore_positions(self) -> dict[TopicPartition, int | None]:
         """For each changelog partition, the offset its store is complete up to; None if nothing is stored."""
         self._store_positions = self.backend.positions()
+        self._unreadable = {}
         return self.positions_stored()
 
     def start(self, committed: Mapping[TopicPartition, OffsetAndMetadata], reset: Mapping[TopicPartition, int]) -> None:
@@ -220,20 +244,26 @@ class Task:
 
         Raises:
             ProcessingError: a processor's `init` raised.
+            StateStoreError: a store cannot read its rows.
             TopologyError: the topology cannot be compiled.
         """
         assert self._phase is Phase.CREATED, f"task {self.id}: start while {self._phase.value}"
+        for unreadable in self._unreadable.values():
+            raise unreadable
         self._cursor = Cursor()
         self._cursor.stream_time = _partition_time(committed)
         self._outbox = Outbox({**self._plan.partition_counts, **self._learnt_partitions})
-        self._errors = ErrorHandling(self._policies, self.id, self._cursor, self._outbox, self._now_ms)
-        self._punctuation = Punctuation(self._cursor, self._now_ms, self._errors.skip_failed)
+        nodes = self._plan.nodes(self.id)
+        errors = ErrorHandling(
+            self._policies, nodes, self.id, self._cursor, self._outbox, self._now_ms, self._max_value_bytes
+        )
+        self._punctuation = Punctuation(self._cursor, self._now_ms, errors.in_punctuator)
         self._stores = {name: self._open(spec) for name, spec in self._specs.items()}
         self._stream_times = _stream_times(committed)
         self._committed_times, self._committed_records_out = self._times(), 0
         self._processors, self._caches = [], {}
-        calls = Calls(self._cursor)
-        sources = self._compile(calls)
+        calls = Calls(self._cursor, self._services)
+        sources = self._compile(calls, errors)
         self._queues = {
             partition: Input(
                 partition,
@@ -246,6 +276,7 @@ class Task:
         self._calls = calls if calls.lines else None
         if self._calls is not None:
             self._follow_unfinished(self._calls)
+            self._calls.check_commits()
         for partition, position in reset.items():
             if position > 0 and partition not in committed:
                 # To be committed even if nothing comes: after a crash, "latest" would be further on.
@@ -266,20 +297,20 @@ class Task:
     def _follow_unfinished(self, calls: Calls) -> None:
         """Decide for each input whether it may be committed while records of it are unfinished."""
         nodes, full_name = self._plan.nodes(self.id), self._plan.full_name
-        children, dead_letters = children_of(nodes), isinstance(self._policies.of_processing, DeadLetter)
+        children = children_of(nodes)
         calls.most_pending = min(calls.most_pending, room_for_progress(self._stream_times))
         if calls.most_pending < LEAST_PENDING:
             calls.most_pending, calls.may_hold = LEAST_PENDING, True
             return
         for name, node in nodes.items():
-            if isinstance(node, SourceNode) and finishes_at_once(nodes, children, name, dead_letters=dead_letters):
+            if isinstance(node, SourceNode) and finishes_at_once(nodes, children, name, self._policies):
                 topics = {full_name(topic) for topic in node.topics}
                 for queue in self._queues.values():
                     if queue.partition.topic in topics:
                         queue.unfinished = calls.unfinished.setdefault(queue.partition, {})
         calls.may_hold = len(calls.unfinished) < len(self._queues)
 
-    def _compile(self, calls: Calls) -> dict[str, CompiledSource]:
+    def _compile(self, calls: Calls, errors: ErrorHandling) -> dict[str, CompiledSource]:
         nodes = self._plan.nodes(self.id)
 
         def getter(table: str) -> TableRows:
@@ -299,8 +330,9 @@ class Task:
             self._cache_budget,
             self._behind,
             calls=calls,
+            max_record_bytes=self._max_value_bytes,
         )
-        sources = Compiler(nodes, self._plan.full_name, work, self._errors).compile()
+        sources = Compiler(nodes, self._plan.full_name, work, errors).compile()
         self._processors.reverse()  # nodes are compiled from the last to the first
         return sources
 
@@ -339,6 +371,8 @@ class Task:
             After an error the task can only be rolled back; the record stays unprocessed.
         """
         assert self._phase is Phase.RUNNING, f"task {self.id}: process while {self._phase.value}"
+        if self._calls is not None and self._calls.may_fill_up:
+            slice_ = _UntilFull(self._calls, slice_)
         before = self._cursor.records_in
         with self._failing_for_good:
             while (left := max_records + before - self._cursor.records_in) > 0 and (chosen := self._next(None)):
@@ -382,6 +416,11 @@ class Task:
         return 0 if self._calls is None else self._calls.pending
 
     @property
+    def next_call_ms(self) -> float | None:
+        """When a call may start that waits for a service, by the services' clock; None if none does."""
+        return None if self._calls is None else self._calls.next_ms
+
+    @property
     def holds_commit(self) -> bool:
         """Whether a commit has to wait for calls: results of their records are out already."""
         return self._calls is not None and self._calls.holding > 0
@@ -416,6 +455,8 @@ class Task:
         self._phase = Phase.FAILED
         if isinstance(error, StreamsError):
             self._locate(error)
+        if (failure := registry_failure(error)) is not None and failure is not error:
+            raise failure from None  # whatever it was taken for on the way: no record is to blame
 
     def _next(self, now_ms: int | None) -> tuple[Input, int] | None:
         """The input to process from, and the timestamp up to which it stays the one; None if there is nothing to do
@@ -462,6 +503,8 @@ class Task:
         partition, record = self._cursor.partition, self._cursor.record
         if partition is None or record is None or getattr(error, "offset", None) is not None:
             return
+        if isinstance(error, SchemaRegistryError):
+            return  # says its place itself
         error.args = (f"{error} [while processing {partition.at(record.offset)}]",)
         if isinstance(error, ProcessingError):
             error.topic, error.partition, error.offset = *partition, record.offset
@@ -692,6 +735,27 @@ class Task:
     def store(self, name: str) -> OpenStore:
         """A store with its uncommitted changes, for a test driver to look into."""
         return self._stores[name]
+
+
+class _UntilFull:
+    """A slice that is also over when a record had to wait, and no more may."""
+
+    left = 1
+
+    def __init__(self, calls: Calls, slice_: Slice) -> None:
+        self._calls = calls
+        self._slice = slice_
+
+    @property
+    def over(self) -> bool:
+        return self._slice.over or self._full
+
+    def passed(self, records: int) -> bool:
+        return self._slice.passed(records) or self._full
+
+    @property
+    def _full(self) -> bool:
+        return self._calls.pending > 0 and self._calls.room <= 0
 
 
 def _partition_time(committed: Mapping[TopicPartition, OffsetAndMetadata]) -> int:

@@ -28,6 +28,7 @@ _CONTROL = 0x20
 _ABORT_MARKER = b"\x00\x00"
 _NO_HEADERS: list[tuple[str, bytes | None]] = []
 _LAST_SEQUENCE = 2**31 - 1
+_SHOWN_KEY_BYTES = 60
 # Not in `ErrorCode`: no broker says it to us.
 _UNSUPPORTED_COMPRESSION_TYPE = 76
 
@@ -102,11 +103,23 @@ class BatchBuilder:
         if self.size_bytes <= self._max_record_bytes:
             return
         detail = (
-            f"a record of {self.size_bytes} bytes (key {len(key or b'')}, value {len(value or b'')}) is larger than "
-            f"max_request_size ({self._max_record_bytes}); raise it, and max.message.bytes of the topic, "
-            "or write smaller records"
+            f"a record of {self.size_bytes} bytes (key {len(key or b'')}, value {len(value or b'')}), with key "
+            f"{_shortened(key)}, is larger than max_request_size ({self._max_record_bytes}); raise it, and "
+            "max.message.bytes of the topic, or write smaller records"
         )
         raise KafkaError(ErrorCode.MESSAGE_TOO_LARGE, "Produce", str(self.partition), detail)
+
+
+def records_in(data: bytearray) -> list[OutRecord]:
+    """What a built batch was made of."""
+    batch: Any = DefaultRecordBatch(data)
+    return [(record.key, record.value, record.timestamp, tuple(record.headers)) for record in batch]
+
+
+def _shortened(key: bytes | None) -> str:
+    if key is None or len(key) <= _SHOWN_KEY_BYTES:
+        return repr(key)
+    return f"{key[:_SHOWN_KEY_BYTES]!r}..."
 
 
 def next_sequence(sequence: int, count: int) -> int:

@@ -44,7 +44,7 @@ class FetcherSettings(msgspec.Struct, frozen=True, kw_only=True):
     batch may be larger."""
 
     buffer_bytes: int = 1 << 20
-    buffers_bytes: int = 16 << 20
+    buffers_bytes: int = 8 << 20
     response_max_bytes: int = 50 << 20
     max_wait_ms: int = 500
     unknown_topic_timeout_ms: int = 30_000

@@ -34,7 +34,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from streamlib.errors import ConnectionFailedError, ErrorCode, KafkaError
-from streamlib.kafka.batches import BatchBuilder, codec_number, next_sequence
+from streamlib.kafka.batches import BatchBuilder, codec_number, next_sequence, records_in
 from streamlib.kafka.by_topic import answers, nested
 from streamlib.kafka.client import KafkaClient, Response
 from streamlib.kafka.errors import check_code, error_row
@@ -62,8 +62,8 @@ _GROUP_REFUSALS = frozenset(
 class ProducerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How a producer works. Sizes are before compression.
 
-    `batch_bytes` must not be above `max.message.bytes` of the topics; a record may be larger, up to
-    `max_request_bytes`, which also bounds what one request holds of several partitions.
+    Where `batch_bytes` is above `max.message.bytes` of a topic, batches of it are made smaller as they are refused. A
+    record may be larger, up to `max_request_bytes`, which also bounds what one request holds of several partitions.
     """
 
     transaction_timeout_ms: int = 10_000
@@ -121,6 +121,7 @@ class KafkaProducer:
         self._settings = settings or ProducerSettings()
         self._codec = codec_number(self._settings.compression)
         self._batch_bytes = min(self._settings.batch_bytes, self._settings.max_request_bytes)
+        self._smaller_batch_bytes: dict[str, int] = {}  # of topics that have refused larger ones
         self._where = "the idempotent producer" if transactional_id is None else f"transactional id {transactional_id}"
         self._lane = ("produce", id(self))
         self._transaction_lane = ("transaction", id(self))
@@ -289,9 +290,8 @@ class KafkaProducer:
             self._sendable[queue.partition] = queue
 
     def _new_batch(self, partition: TopicPartition) -> BatchBuilder:
-        batch = BatchBuilder(
-            partition, self._codec, self._id is not None, self._batch_bytes, self._settings.max_request_bytes
-        )
+        max_bytes = self._smaller_batch_bytes.get(partition.topic, self._batch_bytes)
+        batch = BatchBuilder(partition, self._codec, self._id is not None, max_bytes, self._settings.max_request_bytes)
         self._buffered_bytes += batch.size_bytes
         return batch
 
@@ -441,7 +441,10 @@ class KafkaProducer:
                     check_code(answer.error_code, "Produce", str(partition), answer.error_message)
                     self._acknowledge(partition, batches.pop(partition), answer.base_offset)
                 except KafkaError as error:
-                    failures.append(error)
+                    if error.code == ErrorCode.MESSAGE_TOO_LARGE and batches[partition].count > 1:
+                        self._split(partition, batches.pop(partition))
+                    else:
+                        failures.append(error)
         self._report_progress()
         if failures:
             raise min(failures, key=_urgency)
@@ -458,6 +461,27 @@ class KafkaProducer:
         queue.busy = False
         if queue.waiting:
             self._sendable[partition] = queue
+
+    def _split(self, partition: TopicPartition, refused: _Outgoing) -> None:
+        """Have the records of a batch that its topic finds too large leave in smaller ones (KIP-126).
+
+        Nothing of it was appended, and nothing of the partition is behind it on its way, so its sequence numbers are
+        free. Had a lost attempt been accepted after all, the broker would miss a sequence number, and refuse.
+        """
+        queue = self._queues[partition]
+        queue.sequence = next_sequence(queue.sequence, -refused.count)
+        max_bytes = max(1, refused.size_bytes // 2)
+        self._smaller_batch_bytes[partition.topic] = min(
+            max_bytes, self._smaller_batch_bytes.get(partition.topic, max_bytes)
+        )
+        self._buffered_bytes -= refused.size_bytes
+        records, index, smaller = records_in(refused.data), 0, []
+        while index < len(records):
+            smaller.append(self._new_batch(partition))
+            index = self._grow(smaller[-1], records, index)
+        queue.waiting.extendleft(reversed(smaller))
+        queue.busy = False
+        self._sendable[partition] = queue
 
     # The transaction's coordinator
 

@@ -13,6 +13,7 @@ from streamlib.engine.global_state import GlobalState
 from streamlib.engine.operators.site import OpenStore
 from streamlib.engine.plan import Plan, dead_letter_topics, make_plan, sink_topics, source_patterns, source_topics
 from streamlib.engine.record_cache import CacheBudget
+from streamlib.engine.services import Services
 from streamlib.engine.task import Task
 from streamlib.errors import ConfigError, TopologyError
 from streamlib.records import TaskId
@@ -120,7 +121,8 @@ def build_worker(
     ports = TaskPorts(group, admin, fetcher, directory, clock)
     global_state = open_global_state(plan, config, directory, clock)
     global_stores = None if global_state is None else GlobalStores(global_state, adapters.fetcher(), admin, clock)
-    make_task = task_factory(plan, config, clock, global_state.stores if global_state else {})
+    services = Services(clock.monotonic_ms)
+    make_task = task_factory(plan, config, clock, services, global_state.stores if global_state else {})
     tasks = TaskSet(plan, ports, restorer, make_task, config.auto_offset_reset)
     policy = Policy(
         num_standby_replicas=config.num_standby_replicas,
@@ -147,6 +149,7 @@ def build_worker(
             topic_watch=TopicWatch(plan, admin, config.metadata_max_age_ms, wakeup),
             wakeup=wakeup,
             slow_functions=SlowFunctions(plan, config, membership, stand_in),
+            services=services,
             global_stores=global_stores,
         )
     )
@@ -195,7 +198,7 @@ def build_committer(
 
 
 def task_factory(
-    plan: Plan, config: StreamsConfig, clock: Clock, global_stores: Mapping[str, OpenStore]
+    plan: Plan, config: StreamsConfig, clock: Clock, services: Services, global_stores: Mapping[str, OpenStore]
 ) -> TaskFactory:
     """Makes a task over its stores on disk."""
     cache_budget = CacheBudget(config.statestore_cache_max_bytes)
@@ -208,10 +211,11 @@ def task_factory(
             backend,
             now_ms=clock.now_ms,
             max_task_idle_ms=config.max_task_idle_ms,
-            max_value_bytes=config.max_request_size,
+            max_value_bytes=config.max_row_bytes,
             global_stores=global_stores,
             cache_budget=cache_budget,
             policies=config.error_policies,
+            services=services,
         )
 
     return make

@@ -32,6 +32,7 @@ import msgspec
 from streamlib.config import StreamsConfig
 from streamlib.engine.cursor import END_OF_TIME
 from streamlib.engine.plan import Plan
+from streamlib.engine.services import Services, ServiceStatus
 from streamlib.engine.task import Task
 from streamlib.errors import ErrorCode, KafkaError, StreamsError, TaskMigratedError, TopologyError
 from streamlib.records import TaskId, TopicPartition
@@ -74,7 +75,9 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     """What a worker is doing, for people to look at. Counts are since its start.
 
     `standbys` and `restoring` say for each task how many changelog offsets it is behind. `calls_in_flight` are calls of
-    functions that are awaited, `commits_held` the commits that had to wait for such calls.
+    functions that are awaited, and records that are to be tried again; `commits_held` the commits that had to wait for
+    such; `services` are those that functions call, by name. `dropped` counts records that the tasks it has now left
+    out, since these began: without a key or a time where they need one, late, or skipped after an error.
     """
 
     tasks: tuple[str, ...]
@@ -90,6 +93,8 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     lag: int
     calls_in_flight: int = 0
     commits_held: int = 0
+    services: dict[str, ServiceStatus] = {}
+    dropped: int = 0
 
 
 class WorkerParts(msgspec.Struct, frozen=True):
@@ -108,6 +113,7 @@ class WorkerParts(msgspec.Struct, frozen=True):
     topic_watch: TopicWatch
     wakeup: Wakeup
     slow_functions: SlowFunctions
+    services: Services
     global_stores: GlobalStores | None = None
 
 
@@ -130,6 +136,7 @@ class Worker:
         self._global_stores = parts.global_stores
         self._wakeup = parts.wakeup
         self._slow_functions = parts.slow_functions
+        self._services = parts.services
         self._calls = CallsUnderWay(parts.wakeup, parts.config.transaction_timeout_ms / 2)
         self._holding = False  # a commit waits for calls, and tasks that may make it wait longer are not fed
         self._room = Wakeup()  # set when the loop has taken what the fetcher had
@@ -183,6 +190,8 @@ class Worker:
             lag=sum(max(ends[p] - o, 0) for p, o in positions.items() if p in ends),
             calls_in_flight=len(self._calls),
             commits_held=self._counts["commits_held"],
+            services=self._services.status,
+            dropped=sum(task.dropped for task in self._tasks.running.values()),
         )
 
     def stop(self, *, leave: bool | None = None) -> None:
@@ -667,13 +676,16 @@ class Worker:
         """How long there is nothing to do, unless something happens."""
         if self._tasks.waits_for_lock:
             return 0 if self._tasks.more_to_open else LOCK_RETRY_MS
+        running = self._tasks.running.values()
         due = [task.next_punctuation_ms for task in self._fed()]
         until_due = min((ms for ms in due if ms is not None), default=END_OF_TIME) - self._clock.now_ms()
+        until_call = min((ms for ms in (task.next_call_ms for task in running) if ms is not None), default=END_OF_TIME)
+        until_call -= self._clock.monotonic_ms()
         until_commit = self._config.commit_interval_ms
         if self._owed and not self._holding and not self._commits.under_way:
             age_ms = self._clock.monotonic_ms() - self._opened_ms
             until_commit = max(1, math.ceil(self._commit_spacing_ms() - age_ms))
-        return max(0, min(until_due, until_commit))
+        return max(0, min(until_due, until_call, until_commit))
 
     # --- failures -----------------------------------------------------------------------------------------------------
 

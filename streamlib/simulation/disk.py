@@ -59,6 +59,9 @@ class FolderBackend:
     def get(self, store: str, key: bytes) -> bytes | None:
         return self._folder.content.get(store, key)
 
+    def prefetch(self, store: str, keys: Sequence[bytes]) -> None:
+        """A disk without cost."""
+
     def scan(
         self, store: str, start: bytes | None, end: bytes | None, *, reverse: bool = False
     ) -> Iterator[tuple[bytes, bytes]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 
@@ -15,6 +15,10 @@ class Backend(Protocol):
 
     def get(self, store: str, key: bytes) -> bytes | None:
         """The value of `key`, or None."""
+        ...
+
+    def prefetch(self, store: str, keys: Sequence[bytes]) -> None:
+        """`get` will be asked for these keys soon; they may be read together now."""
         ...
 
     def scan(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 FEW_CHANGES = 100
 
@@ -20,6 +20,9 @@ class InMemoryBackend:
     def get(self, store: str, key: bytes) -> bytes | None:
         rows = self._rows.get(store)
         return None if rows is None else rows.get(key)
+
+    def prefetch(self, store: str, keys: Sequence[bytes]) -> None:
+        """Everything is here."""
 
     def scan(
         self, store: str, start: bytes | None, end: bytes | None, *, reverse: bool = False

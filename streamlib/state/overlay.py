@@ -9,7 +9,7 @@ The backend is written by nobody but `Task.commit`, so that a roll-back is: forg
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from streamlib.errors import StateStoreError
 from streamlib.state.backend import Backend
@@ -62,6 +62,10 @@ class Overlay:
         if key in changes:
             return changes[key]
         return self._read(self.store, key)
+
+    def prefetch(self, keys: Sequence[bytes]) -> None:
+        """These keys will be asked for soon."""
+        self._backend.prefetch(self.store, keys)
 
     def put(self, key: bytes, row: bytes) -> None:
         """Write a row that carries its own timestamp.

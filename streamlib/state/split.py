@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from streamlib.state.backend import Backend
@@ -25,6 +25,9 @@ class SplitBackend:
 
     def get(self, store: str, key: bytes) -> bytes | None:
         return self._of(store).get(store, key)
+
+    def prefetch(self, store: str, keys: Sequence[bytes]) -> None:
+        self._of(store).prefetch(store, keys)
 
     def scan(
         self, store: str, start: bytes | None, end: bytes | None, *, reverse: bool = False

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from streamlib.errors import StateStoreError
 from streamlib.records import FetchedRecord
+from streamlib.serdes import MsgspecSerde
 from streamlib.state.backend import Backend
 from streamlib.state.buffer import BufferRows, BufferStore, restored_buffer
 from streamlib.state.key_value import KeyValueRows, KeyValueStore, TimestampedKeyValueStore, restored_key_values
@@ -79,6 +80,24 @@ def restored_rows(spec: StoreSpec, records: Iterable[FetchedRecord], read: Read)
     """
     kind = _kind(spec)
     return kind.restored(spec, records if kind.restored is restored_key_values else _with_keys(spec, records), read)
+
+
+def reads_values(spec: StoreSpec) -> bool:
+    """Whether changelog records have values as the store's serde writes them, and reading tells right from wrong."""
+    return isinstance(spec.value, MsgspecSerde) and spec.kind != "buffer"
+
+
+def first_unreadable(spec: StoreSpec, records: Iterable[FetchedRecord]) -> tuple[FetchedRecord, Exception] | None:
+    """The first changelog record whose value the store cannot read, and why; None if it reads all."""
+    decode = spec.value.decode
+    for record in records:
+        value = record.value
+        if value is not None:
+            try:
+                decode(value)
+            except Exception as error:
+                return record, error
+    return None
 
 
 def _with_keys(spec: StoreSpec, records: Iterable[FetchedRecord]) -> Iterator[FetchedRecord]:

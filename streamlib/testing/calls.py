@@ -16,7 +16,9 @@ class CallRunner:
         self._thread: ThreadPoolExecutor | None = None
 
     def answer(self, call: Call) -> Answer:
-        """What becomes of the call."""
+        """What becomes of the call. It begins at once, also where it would have to wait."""
+        if not call.awaited:
+            return Answer()
         if self._runner is None:
             self._runner = asyncio.Runner()
         if not _inside_a_loop():

@@ -5,7 +5,8 @@ record causes is done when `pipe_input` returns, and each record is a commit. Se
 `TopologyTestDriver`: of the records waiting in internal topics the one with the lowest timestamp goes first.
 
 Functions that are awaited run on an event loop of the driver's own, one at a time and each to its end, in the order of
-their records; a test that is itself a coroutine may use the driver like any other.
+their records; a test that is itself a coroutine may use the driver like any other. Calls that wait for a service, for
+its rate limit or until it works again, are made when `advance_wall_clock` gets to their time.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ from streamlib.engine.global_state import GLOBAL_TASK, GlobalState
 from streamlib.engine.operators.site import OpenStore
 from streamlib.engine.plan import Plan, make_plan, matches, sink_topics, source_patterns, source_topics
 from streamlib.engine.record_cache import CacheBudget
+from streamlib.engine.services import Services, ServiceStatus
 from streamlib.engine.task import NEVER_WAIT, Task
 from streamlib.errors import StreamsError, TopologyError
 from streamlib.records import Headers, OffsetAndMetadata, OutRecord, Record, TaskId, TopicPartition
-from streamlib.serdes import Serde, serde_for
+from streamlib.serdes import Place, Serde, serde_for
 from streamlib.state.backend import Backend
 from streamlib.state.codec import ValueAndTimestamp
 from streamlib.state.memory import InMemoryBackend
@@ -77,6 +79,7 @@ class TopologyTestDriver:
         self._make_backend = make_backend
         self._now_ms = wall_clock_start_ms
         self._log = _Log()
+        self._services = Services(lambda: self._now_ms)
         self._calls = CallRunner()
         self._failure: StreamsError | None = None
         self._committed: dict[TopicPartition, OffsetAndMetadata] = {}
@@ -110,7 +113,9 @@ class TopologyTestDriver:
                 max_task_idle_ms=NEVER_WAIT,
                 global_stores=self._global.stores if self._global else {},
                 cache_budget=self._cache_budget,
+                max_value_bytes=self._config.max_request_size,
                 policies=self._config.error_policies,
+                services=self._services,
             )
             committed = {p: self._committed[p] for p in task.inputs if p in self._committed}
             task.start(committed, {p: 0 for p in task.inputs if p not in committed})
@@ -143,7 +148,7 @@ class TopologyTestDriver:
         """
         if name not in self._read_topics:
             self._learn_topic(name)
-        return TestInputTopic(self, name, _serde(key), _serde(value))
+        return TestInputTopic(self, name, *_serdes(name, key, value))
 
     def output_topic(self, name: str, *, key: Any = None, value: Any = None) -> TestOutputTopic[Any, Any]:
         """A topic to read what the topology has written, from the first record on. Without types, bytes.
@@ -152,7 +157,8 @@ class TopologyTestDriver:
         topology writes them. Where it does not say either, windows end at `END_OF_TIME_MS`, unless the key is given as
         `time_windowed(str, size_ms)`.
         """
-        return TestOutputTopic(name, self._log, self._key_serde(name, _serde(key)), _serde(value))
+        keys, values = _serdes(name, self._key_serde(name, _serde(key)), value)
+        return TestOutputTopic(name, self._log, keys, values)
 
     def _key_serde(self, topic: str, key: Serde[Any]) -> Serde[Any]:
         """The serde of a topic's keys; of windowed ones that of the sink which writes it, if the keys inside are the
@@ -176,17 +182,37 @@ class TopologyTestDriver:
         raise TopologyError(f"there is no store {name}; there are: {', '.join(self._plan.topology.stores) or 'none'}")
 
     def advance_wall_clock(self, by: timedelta) -> None:
-        """Move the clock, and do what becomes due: each punctuator once, however far it moves.
+        """Move the clock, and do what becomes due: each punctuator once, however far it moves, and before it calls that
+        wait for a service, each at its time.
 
         Raises:
-            StreamsError: a punctuator failed; the driver is of no use afterwards.
+            StreamsError: a punctuator or a function failed; the driver is of no use afterwards.
         """
         self._check_alive()
-        self._now_ms += duration_ms(by, "advance_wall_clock")
+        until_ms = self._now_ms + duration_ms(by, "advance_wall_clock")
         with self._failing_for_good():
+            while (due_ms := self._next_call_ms) is not None and due_ms <= until_ms:
+                self._now_ms = max(self._now_ms, int(due_ms))
+                self._make_calls()
+            self._now_ms = until_ms
             for task in self._tasks.values():
                 task.punctuate(self._now_ms)
             self._work()
+
+    @property
+    def _next_call_ms(self) -> float | None:
+        due = (task.next_call_ms for task in self._tasks.values())
+        return min((ms for ms in due if ms is not None), default=None)
+
+    def _make_calls(self) -> None:
+        for task in self._tasks.values():
+            self._answer_calls(task)
+        self._work()
+
+    @property
+    def services(self) -> dict[str, ServiceStatus]:
+        """What is known of the services that functions call, by name: as `WorkerStatus.services`."""
+        return self._services.status
 
     @property
     def wall_clock_ms(self) -> int:
@@ -270,7 +296,7 @@ class TopologyTestDriver:
         waiting = [
             (head, number, task)
             for number, task in enumerate(self._tasks.values())
-            if (head := task.head_timestamp) is not None
+            if (head := task.head_timestamp) is not None and task.ready(self._now_ms)
         ]
         return min(waiting)[2] if waiting else None
 
@@ -540,6 +566,12 @@ class _Batch(NamedTuple):
 
     def records(self) -> Sequence[_Fetched]:
         return self.fetched
+
+
+def _serdes(topic: str, *kinds: Any) -> list[Serde[Any]]:
+    """Those of a topic's keys and values."""
+    places = (Place(topic=topic, is_key=True), Place(topic=topic))
+    return [_serde(kind).at(place) for kind, place in zip(kinds, places, strict=True)]
 
 
 def _serde(kind: Any) -> Serde[Any]:

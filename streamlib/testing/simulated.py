@@ -12,7 +12,7 @@ from streamlib.engine.plan import sink_topics, source_topics
 from streamlib.errors import TopologyError
 from streamlib.partitioning import partition_for
 from streamlib.records import OutRecord, Record, TopicPartition
-from streamlib.serdes import Serde, serde_for
+from streamlib.serdes import Place, Serde, serde_for
 from streamlib.simulation.checks import same_by_key
 from streamlib.simulation.faults import Drawing, Fault
 from streamlib.simulation.report import report
@@ -166,9 +166,9 @@ def _encoded(topology: Topology, inputs: Mapping[str, Iterable[Record[Any, Any]]
 
 
 def _of_topic(topic: str, source: SourceNode, records: Iterable[Record[Any, Any]], partitions: int) -> list[Input]:
-    found = []
+    found, keys, values = [], source.key.at(Place(topic=topic, is_key=True)), source.value.at(Place(topic=topic))
     for number, record in enumerate(records):
-        key, value = _raw(source.key, record.key), _raw(source.value, record.value)
+        key, value = _raw(keys, record.key), _raw(values, record.value)
         chosen = number % partitions if key is None else partition_for(key, partitions)
         found.append(Input(TopicPartition(topic, chosen), (key, value, record.timestamp, record.headers)))
     return found

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
-from streamlib.serdes import Serde
+from streamlib.serdes import Serde, placed_with
 
 Change: TypeAlias = tuple[Any, Any]
 """New and old value; None is no row."""
@@ -31,6 +31,10 @@ def changes_of(value: Serde[Any]) -> Serde[Change]:
     >>> serde.encode(("new", "old")), serde.decode(b"old\\x00")
     (b'\\x06newold\\x02', (None, 'old'))
     """
+    return placed_with(_changes_of, value)
+
+
+def _changes_of(value: Serde[Any]) -> Serde[Change]:
     encode_value, decode_value = value.encode, value.decode
 
     def encode(change: Change) -> bytes:

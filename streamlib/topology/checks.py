@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from streamlib.errors import TopologyError
-from streamlib.policies import DeadLetter, Fail, Skip
+from streamlib.policies import Retry, is_policy, topic_of
 from streamlib.topology.functions import user_function
 from streamlib.topology.nodes import Partitioner, TopicChooser
 
@@ -51,20 +51,42 @@ def check_source(topics: tuple[object, ...], offset_reset: object, policy: objec
             check_topic_name(topic, what)
     if offset_reset not in (None, "earliest", "latest"):
         raise TopologyError(f"{what}: offset_reset is 'earliest' or 'latest', not {offset_reset!r}")
-    if policy not in (None, "fail", "skip") and not isinstance(policy, Fail | Skip | DeadLetter):
+    check_policy(policy, f"{what}: on_deserialization_error")
+
+
+def check_policy(policy: object, what: str, *, retry: bool = False) -> None:
+    """What a node does with records that fail; None: what the configuration says.
+
+    Args:
+        policy: what was given.
+        what: the option, for the message.
+        retry: whether what failed can be done again.
+
+    Raises:
+        TopologyError: it is no policy.
+
+    >>> check_policy("drop", "map: on_error")
+    Traceback (most recent call last):
+    streamlib.errors.TopologyError: map: on_error is 'fail', 'skip' or a policy such as DeadLetter(topic), not 'drop'
+    """
+    if isinstance(policy, Retry) and not retry:
         raise TopologyError(
-            f"{what}: on_deserialization_error is 'fail', 'skip' or a policy such as DeadLetter(topic), not {policy!r}"
+            f"{what} cannot be Retry: what has failed here fails again, or cannot be done again as if nothing had been "
+            "done; see the page on errors for the steps that can"
         )
-    if isinstance(policy, DeadLetter) and policy.topic is not None:
-        check_topic_name(policy.topic, f"the topic for dead letters of {what}")
+    if policy is not None and not is_policy(policy):
+        raise TopologyError(f"{what} is 'fail', 'skip' or a policy such as DeadLetter(topic), not {policy!r}")
+    if (topic := topic_of(policy)) is not None:
+        check_topic_name(topic, f"the topic for dead letters of {what.partition(': ')[0]}")
 
 
-def check_sink(topic: str | TopicChooser, partitioner: Partitioner | None, what: str) -> None:
-    """A sink's topic is a name or a function, its partitioner a function.
+def check_sink(topic: str | TopicChooser, partitioner: Partitioner | None, on_error: object, what: str) -> None:
+    """A sink's topic is a name or a function, its partitioner a function, `on_error` a policy.
 
     Raises:
         TopologyError: it is not.
     """
+    check_policy(on_error, f"{what}: on_error")
     if isinstance(topic, str):
         check_topic_name(topic, what)
     else:

@@ -11,12 +11,13 @@ from typing import Any, TypeAlias, TypeVar, get_args
 from streamlib.errors import TopologyError
 from streamlib.topology.nodes import StoreSpec
 from streamlib.topology.operators import MOST_CONCURRENT, CallOptions, Ordered
+from streamlib.topology.services import Service
 from streamlib.windows import duration_ms
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-AskedFor: TypeAlias = tuple[int | None, Ordered | None, timedelta | None]
-"""What the user said about calls: `concurrency`, `ordered` and `timeout`; None: nothing."""
+AskedFor: TypeAlias = tuple[int | None, Ordered | None, timedelta | None, Service | None]
+"""What the user said about calls: `concurrency`, `ordered`, `timeout` and `service`; None: nothing."""
 
 
 def user_function(function: F, operator: str) -> F:
@@ -42,16 +43,16 @@ def call_options(function: F, operator: str, asked: AskedFor, *, many: bool = Fa
         TopologyError: it cannot be called, options are out of range, or are given for a function that is not awaited.
 
     >>> async def price(item): ...
-    >>> call_options(price, "map_values", (8, None, timedelta(seconds=2)))
-    CallOptions(concurrency=8, ordered='key', timeout_ms=2000)
+    >>> call_options(price, "map_values", (8, None, timedelta(seconds=2), None))
+    CallOptions(concurrency=8, ordered='key', timeout_ms=2000, service=None)
     """
     if not callable(function):
         raise TopologyError(f"{operator} needs a function, not {function!r}")
-    concurrency, ordered, timeout = asked
+    concurrency, ordered, timeout, service = asked
     if not _is_async(function):
-        if asked != (None, None, None):
+        if any(option is not None for option in asked):
             raise TopologyError(
-                f"{operator}: concurrency, ordered and timeout are for functions that are awaited, and "
+                f"{operator}: concurrency, ordered, timeout and service are for functions that are awaited, and "
                 f"{_name(function)} is not declared with `async def`"
             )
         return None
@@ -61,11 +62,14 @@ def call_options(function: F, operator: str, asked: AskedFor, *, many: bool = Fa
         raise TopologyError(f"{operator}: concurrency is from 1 to {MOST_CONCURRENT}, not {concurrency}")
     if ordered is not None and ordered not in get_args(Ordered):
         raise TopologyError(f"{operator}: ordered is 'key', 'partition' or 'none', not {ordered!r}")
+    if service is not None and not isinstance(service, Service):
+        raise TopologyError(f"{operator}: service is a Service, not {service!r}")
     default = CallOptions()
     return CallOptions(
         default.concurrency if concurrency is None else concurrency,
         default.ordered if ordered is None else ordered,
         None if timeout is None else duration_ms(timeout, f"{operator}: the timeout", positive=True),
+        service,
     )
 
 

@@ -14,6 +14,7 @@ import msgspec
 from streamlib.policies import PolicyOption
 from streamlib.serdes import Serde
 from streamlib.topology.operators import Operator
+from streamlib.topology.timestamps import ReadyExtractor
 
 OffsetReset: TypeAlias = Literal["earliest", "latest"]
 
@@ -23,8 +24,8 @@ TopicChooser: TypeAlias = Callable[[Any, Any, Any], str]
 Partitioner: TypeAlias = Callable[[str, Any, Any, int], int]
 """Chooses a partition: f(topic, key, value, partition count) -> partition."""
 
-TimestampExtractor: TypeAlias = Callable[[Any, int], int]
-"""Chooses a record's time: f(ConsumedRecord, partition time in ms) -> ms; negative drops the record."""
+TimestampExtractor: TypeAlias = Callable[[Any, int], int] | ReadyExtractor
+"""Chooses a record's time: f(ConsumedRecord, partition time in ms) -> ms; negative drops the record. Or a ready one."""
 
 
 class SourceNode(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,6 +51,7 @@ class ProcessorNode(msgspec.Struct, frozen=True, kw_only=True):
     """Does something to each record its parents forward. `stores` are the names of the stores it may use.
 
     `sends_old_values`: it makes a table whose changes carry the value from before, because something downstream asks.
+    `on_error`: what becomes of a record at which its function raises, if not what the configuration says.
     """
 
     name: str
@@ -57,10 +59,14 @@ class ProcessorNode(msgspec.Struct, frozen=True, kw_only=True):
     parents: tuple[str, ...]
     stores: tuple[str, ...] = ()
     sends_old_values: bool = False
+    on_error: PolicyOption | None = None
 
 
 class SinkNode(msgspec.Struct, frozen=True, kw_only=True):
-    """Writes to a topic, fixed or chosen per record."""
+    """Writes to a topic, fixed or chosen per record.
+
+    `on_error`: what becomes of a record that cannot be written, if not what the configuration says.
+    """
 
     name: str
     topic: str | TopicChooser
@@ -68,6 +74,7 @@ class SinkNode(msgspec.Struct, frozen=True, kw_only=True):
     value: Serde[Any]
     parents: tuple[str, ...]
     partitioner: Partitioner | None = None
+    on_error: PolicyOption | None = None
 
 
 Node: TypeAlias = SourceNode | ProcessorNode | SinkNode

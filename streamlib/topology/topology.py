@@ -16,7 +16,7 @@ import msgspec
 from streamlib.errors import TopologyError
 from streamlib.policies import PolicyOption
 from streamlib.serdes import serde_for
-from streamlib.topology.checks import check_node_name, check_sink, check_source, check_topic_name
+from streamlib.topology.checks import check_node_name, check_policy, check_sink, check_source, check_topic_name
 from streamlib.topology.describe import describe
 from streamlib.topology.dot import dot
 from streamlib.topology.drawing import draw
@@ -38,6 +38,7 @@ from streamlib.topology.nodes import (
 )
 from streamlib.topology.operators import Operator, Process
 from streamlib.topology.subtopologies import Subtopology, parents_of, stores_of, subtopologies
+from streamlib.topology.timestamps import ReadyExtractor
 
 GLOBAL_STORE_KINDS = ("key_value", "timestamped_key_value")
 
@@ -189,7 +190,7 @@ class Topology:
             TopologyError: the name is taken, or another source reads one of the topics.
         """
         check_source(topics, offset_reset, on_deserialization_error, f"source {name}")
-        if timestamp_extractor is not None:
+        if timestamp_extractor is not None and not isinstance(timestamp_extractor, ReadyExtractor):
             user_function(timestamp_extractor, "timestamp_extractor")
         node = SourceNode(
             name=name,
@@ -203,7 +204,9 @@ class Topology:
         )
         return self.add(node)
 
-    def add_processor(self, name: str, supplier: Callable[[], Any], *parents: str) -> Self:
+    def add_processor(
+        self, name: str, supplier: Callable[[], Any], *parents: str, on_error: PolicyOption | None = None
+    ) -> Self:
         """Give the records of the parents to a processor of your own.
 
         Args:
@@ -211,13 +214,15 @@ class Topology:
             supplier: makes a processor for each task, such as its class. The stores in its attribute `stores`, or that
                 its function of this name returns, are added and connected.
             parents: nodes that were added before.
+            on_error: what becomes of a record at which it raises, if not what the configuration says.
 
         Raises:
             TopologyError: the name is taken, or a parent is not there or is a sink.
         """
         what = f"processor {name}"
+        check_policy(on_error, f"{what}: on_error", retry=True)
         operator = Process(processor_supplier(supplier, what))
-        self.add(ProcessorNode(name=name, operator=operator, parents=parents))
+        self.add(ProcessorNode(name=name, operator=operator, parents=parents, on_error=on_error))
         for store in supplied_stores(supplier, what):
             self.add_state_store(store, name)
         return self
@@ -230,13 +235,16 @@ class Topology:
         key: Any = bytes,
         value: Any = bytes,
         partitioner: Partitioner | None = None,
+        on_error: PolicyOption | None = None,
     ) -> Self:
         """Write the records of the parents to a topic, or each to the one that `topic(key, value, context)` gives.
+
+        `on_error` says what becomes of those that cannot be written, if not what the configuration says.
 
         Raises:
             TopologyError: the name is taken, or a parent is not there or is a sink.
         """
-        check_sink(topic, partitioner, f"sink {name}")
+        check_sink(topic, partitioner, on_error, f"sink {name}")
         node = SinkNode(
             name=name,
             topic=topic,
@@ -244,6 +252,7 @@ class Topology:
             value=serde_for(value),
             parents=parents,
             partitioner=partitioner,
+            on_error=on_error,
         )
         return self.add(node)
 
@@ -278,6 +287,30 @@ class Topology:
                 raise TopologyError(f"processor {processor} cannot use store {store!r}: add the store first")
             node = msgspec.structs.replace(node, stores=tuple(dict.fromkeys((*node.stores, store))))
             self.replace(node)
+        return self
+
+    def on_error(self, name: str, policy: PolicyOption) -> Self:
+        """Say what becomes of records that fail at a node; of a source, of those that cannot be decoded.
+
+        For nodes whose step in the DSL has no option for it, such as joins and windows.
+
+        Raises:
+            TopologyError: there is no such node, or this is no policy.
+
+        >>> from streamlib import StreamsBuilder
+        >>> builder = StreamsBuilder()
+        >>> users = builder.table("users", key=str, value=str)
+        >>> orders = builder.stream("orders", key=str, value=float)
+        >>> orders.join(users, lambda amount, user: f"{user}: {amount}", name="named", result=str).to("out")
+        >>> topology = builder.topology.on_error("named", "skip")
+        """
+        node = self._nodes.get(name)
+        what = f"node {name}: on_error"
+        if node is None:
+            raise TopologyError(f"{what}: there is no such node; there are {', '.join(sorted(self._nodes))}")
+        check_policy(policy, what, retry=isinstance(node, ProcessorNode))
+        changed = {"on_deserialization_error" if isinstance(node, SourceNode) else "on_error": policy}
+        self.replace(msgspec.structs.replace(node, **changed))
         return self
 
     def add_global_store(

@@ -24,6 +24,7 @@ from typing import NamedTuple, TypeAlias
 import msgspec
 
 from streamlib.config import StreamsConfig
+from streamlib.engine.calls import Answer
 from streamlib.engine.global_state import GlobalState
 from streamlib.engine.operators.site import OpenStore
 from streamlib.engine.plan import Plan
@@ -202,7 +203,7 @@ class _Run:
             InMemoryBackend(),
             now_ms=lambda: clock_ms,
             max_task_idle_ms=NEVER_WAIT,
-            max_value_bytes=self._config.max_request_size,
+            max_value_bytes=self._config.max_row_bytes,
             global_stores=global_stores,
             cache_budget=budget,
             policies=self._config.error_policies,
@@ -231,6 +232,7 @@ class _Run:
     def _process(self, task: Task) -> None:
         before = task.positions()
         task.process(1)
+        _tried_again(task)
         after = task.positions()
         moved = next((partition for partition in before if before[partition] != after[partition]), None)
         self._watch_the_clock(task)
@@ -250,6 +252,8 @@ class _Run:
 
     def _commit(self, task: Task) -> None:
         task.flush()
+        while _tried_again(task):
+            task.flush()
         self._take_outputs(task, None)
         changes = task.seal().changelog
         for partition, records in changes.items():
@@ -286,6 +290,17 @@ class _Run:
         task = self._tasks[self._plan.task_of(batch.partition)]
         self._outcome.sources.setdefault(task.id, set()).add((batch.partition, writer))
         self._queue.put(task, batch)
+
+
+def _tried_again(task: Task) -> bool:
+    """Try again what failed: at once, and as often as it may be. Whether there was anything."""
+    tried = False
+    while calls := task.take_calls():
+        tried = True
+        for call in calls:
+            assert not call.awaited, "what a service said is not known"
+            task.finish(call, Answer())
+    return tried
 
 
 class _Passed(NamedTuple):

@@ -37,7 +37,9 @@ def letter_of(failed: Failed, source: str) -> OutRecord:
     try:
         raise ProcessingError("node map failed", node="map") from failed.error
     except ProcessingError as error:
-        return dead_letter(TopicPartition(source, failed.partition), failed, error)
+        return dead_letter(
+            TopicPartition(source, failed.partition), failed, error, {"node": error.node, "application": "shop"}
+        )
 
 
 class Topics(msgspec.Struct):

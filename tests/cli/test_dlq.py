@@ -54,6 +54,7 @@ def test_letter_tells_the_failure_and_gives_the_record_as_it_was() -> None:
     assert found.record == (b"k", b"\xff", NOON_MS, headers)
     assert (found.exception, found.message) == ("builtins.ValueError", "no price")
     assert (found.source_topic, found.source_partition, found.source_offset) == ("orders", 2, 42)
+    assert (found.node, found.application) == ("map", "shop")
     assert found.stacktrace is not None
     assert "ValueError: no price" in found.stacktrace
 
@@ -151,6 +152,8 @@ async def test_letters_are_listed_and_shown(streamlib: Command, dead: Topics) ->
     assert [each.get("value", each.get("value_hex")) for each in shown] == ["ff", "2"]  # the newest last
     text = await command(streamlib, dead, "show", "--partition", "1", "--offset", "0", "--trace")
     assert "value   0xff" in text
+    assert "at      node map of application shop\n" in text
+    assert shown[0]["node"] == "map"
     assert "header  h: 1" in text
     assert "ValueError: z" in text
 

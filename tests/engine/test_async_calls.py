@@ -165,14 +165,13 @@ def test_names_are_those_of_plain_operators() -> None:
 
 def test_a_function_knows_which_record_it_is_called_for() -> None:
     async def place(value: str) -> str:
-        return str(record_metadata())
+        record = record_metadata()
+        assert record is not None
+        return record.id
 
     task = fed(lambda s: s.map_values(place), ("k", "a"), ("l", "b"))
     finish(task, *task.take_calls())
-    assert values(task) == [
-        "RecordMetadata(topic='in', partition=0, offset=0)",
-        "RecordMetadata(topic='in', partition=0, offset=1)",
-    ]
+    assert values(task) == ["in-0-0", "in-0-1"]
     assert record_metadata() is None
 
 
@@ -617,9 +616,15 @@ def test_a_time_out_is_an_error_like_others() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda s: s.map_values(str.upper, concurrency=3), "map_values: concurrency, ordered and timeout are for"),
-        (lambda s: s.filter(_yes, ordered="none"), "filter: concurrency, ordered and timeout are for"),
-        (lambda s: s.foreach(print, timeout=timedelta(seconds=1)), "foreach: concurrency, ordered and timeout are for"),
+        (
+            lambda s: s.map_values(str.upper, concurrency=3),
+            "map_values: concurrency, ordered, timeout and service",
+        ),
+        (lambda s: s.filter(_yes, ordered="none"), "filter: concurrency, ordered, timeout and service"),
+        (
+            lambda s: s.foreach(print, timeout=timedelta(seconds=1)),
+            "foreach: concurrency, ordered, timeout and service",
+        ),
         (lambda s: s.map_values(echo, concurrency=0), "concurrency is from 1 to 1000, not 0"),
         (lambda s: s.map_values(echo, concurrency=1001), "concurrency is from 1 to 1000, not 1001"),
         (lambda s: s.map_values(echo, ordered="keys"), "ordered is 'key', 'partition' or 'none', not 'keys'"),
@@ -660,8 +665,16 @@ def test_types_come_from_what_is_returned_in_the_end() -> None:
 class World:
     """A task, what is committed of it, and a log to read; a crash leaves only what is committed."""
 
-    def __init__(self, make: Make, records: list[tuple[str, str]]) -> None:
+    def __init__(
+        self,
+        make: Make,
+        records: list[tuple[str, str]],
+        answer: Callable[[Call], Answer] = lambda call: Answer(call.value),
+        **options: Any,
+    ) -> None:
         self._make = make
+        self._answer = answer
+        self._options = options
         self._rows = [(key, value, n) for n, (key, value) in enumerate(records)]
         self._backend = InMemoryBackend()
         self._ends: dict[TopicPartition, int] = {}
@@ -671,7 +684,7 @@ class World:
         self._start()
 
     def _start(self) -> None:
-        self.task = unstarted(self._make, self._backend)
+        self.task = unstarted(self._make, self._backend, **self._options)
         self.task.start(self._committed, {} if self._committed else {INPUT: 0})
         self.fetched = self.task.positions()[INPUT]
         self.under_way: list[Call] = []
@@ -689,7 +702,7 @@ class World:
     def finish(self, number: int) -> None:
         if self.under_way:
             call = self.under_way.pop(number % len(self.under_way))
-            self.task.finish(call, Answer(call.value))
+            self.task.finish(call, self._answer(call))
             self.under_way += self.task.take_calls()
 
     def commit(self) -> None:

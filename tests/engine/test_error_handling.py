@@ -12,20 +12,25 @@ import pytest
 from streamlib import (
     DeadLetter,
     Fail,
+    FailedRecord,
     ProcessingError,
     ProcessorContext,
     PunctuationType,
     Record,
+    RecordTooLargeError,
+    Retry,
     SerializationError,
     Skip,
     Stores,
     StreamsBuilder,
     StreamsConfig,
+    TimeWindows,
     TopologyError,
 )
 from streamlib.engine.error_handling import LOG_INTERVAL_MS
 from streamlib.engine.task import Task
-from streamlib.errors import ConfigError
+from streamlib.errors import ConfigError, KafkaError
+from streamlib.kafka.batches import BatchBuilder
 from streamlib.policies import ErrorPolicies, PolicyOption
 from streamlib.records import TaskId, TopicPartition
 from streamlib.state.memory import InMemoryBackend
@@ -101,9 +106,22 @@ def test_a_dead_letter_is_the_record_as_it_was_and_tells_where_and_why() -> None
         "__streams.errors.topic": b"in",
         "__streams.errors.partition": b"0",
         "__streams.errors.offset": b"1",
+        "__streams.errors.node": b"KSTREAM-SOURCE-0000000000",
+        "__streams.errors.application": b"app",
     }
     assert stacktrace is not None
     assert b"Traceback" in stacktrace
+
+
+def test_a_dead_letter_about_as_large_as_can_be_goes_without_long_texts() -> None:
+    builder = StreamsBuilder()
+    builder.stream("in", key=str, value=int).to("out")
+    config = StreamsConfig(application_id="app", on_deserialization_error=DEAD, max_request_size=2_000)
+    with TopologyTestDriver(builder.build(), config=config) as driver:
+        pipe(driver, b"x" * 1_400, b"x" * 100)
+        (_, large, _, without), (_, _, _, whole) = dead(driver)
+    assert large == b"x" * 1_400
+    assert whole.keys() - without.keys() == {"__streams.errors.stacktrace"}
 
 
 def test_a_source_may_differ_from_the_configuration() -> None:
@@ -230,6 +248,193 @@ def test_a_value_that_a_store_cannot_hold_is_the_operator_s_error() -> None:
     assert driver.dropped_records == 1
 
 
+def decoded(headers: dict[str, bytes | None]) -> dict[str, str]:
+    """What a dead letter tells, without the stack trace."""
+    prefix = "__streams.errors."
+    told = {name.removeprefix(prefix): (text or b"").decode() for name, text in headers.items() if prefix in name}
+    told.pop("stacktrace")
+    return told
+
+
+# -- At the sink -----------------------------------------------------------------------------------------------------
+
+
+WRONG_TYPE = "KSTREAM-SINK-0000000001 cannot write the record"
+
+
+def wrongly_typed(builder: StreamsBuilder, **options: Any) -> None:
+    builder.stream("in", key=str, value=int).to("out", value=str, **options)
+
+
+def configured(steps: Callable[[StreamsBuilder], object], **options: Any) -> TopologyTestDriver:
+    builder = StreamsBuilder()
+    steps(builder)
+    return TopologyTestDriver(builder.build(), config=StreamsConfig(application_id="app", **options))
+
+
+def test_a_result_that_cannot_be_encoded_is_dropped_at_the_sink() -> None:
+    with configured(wrongly_typed, on_production_error=DEAD, on_processing_error="fail") as driver:
+        pipe(driver, GOOD)
+        [(key, value, _, headers)] = dead(driver)
+    assert (key, value) == (b"k", GOOD)
+    told = decoded(headers)
+    assert told.pop("message") == "string cannot encode int"
+    assert told == {
+        "exception": "builtins.TypeError",
+        "topic": "in",
+        "partition": "0",
+        "offset": "0",
+        "node": "KSTREAM-SINK-0000000001",
+        "application": "app",
+    }
+
+
+def test_a_sink_may_differ_from_the_configuration() -> None:
+    with configured(lambda b: wrongly_typed(b, on_error="skip")) as driver:
+        pipe(driver, GOOD)
+        assert driver.dropped_records == 1
+    strict = configured(lambda b: wrongly_typed(b, on_error="fail"), on_production_error="skip")
+    with strict, pytest.raises(SerializationError, match=WRONG_TYPE):
+        pipe(strict, GOOD)
+
+
+def test_a_sink_that_is_to_fail_stops_the_task_whatever_the_steps_above_say() -> None:
+    def steps(builder: StreamsBuilder) -> None:
+        stream = builder.stream("in", key=str, value=int).map_values(lambda n: n, on_error="skip")
+        stream.filter(lambda key, n: True, on_error=DEAD).to("out", value=str)
+
+    with (
+        configured(steps, on_processing_error="skip") as driver,
+        pytest.raises(SerializationError, match="cannot write"),
+    ):
+        pipe(driver, GOOD)
+
+
+@pytest.mark.parametrize("chosen", [False, True])
+@pytest.mark.parametrize("headers", [(), (("h", b"1"), ("none", None))])
+def test_the_largest_record_is_as_large_as_the_producer_says(chosen: bool, headers: Any) -> None:
+    """No byte less: what the sink lets through is what the batch takes."""
+    limit = 1_000
+
+    def steps(builder: StreamsBuilder) -> None:
+        builder.stream("in", key=bytes, value=bytes).to((lambda k, v, c: "out") if chosen else "out")
+
+    def batched(size: int) -> bool:
+        batch = BatchBuilder(TopicPartition("out", 0), 0, True, limit, limit)
+        try:
+            return bool(batch.extend([(b"k", b"x" * size, 1_000, headers)]) == 1)
+        except KafkaError:
+            return False
+
+    largest = max(size for size in range(800, limit) if batched(size))
+    with configured(steps, on_production_error="skip", max_request_size=limit) as driver:
+        for size in (largest + 1, largest):
+            driver.pipe("in", (b"k", b"x" * size, 1_000, headers))
+        assert [len(value or b"") for value in driver.output_topic("out", key=bytes, value=bytes).read_values()] == [
+            largest
+        ]
+        assert driver.dropped_records == 1
+
+
+def test_a_record_that_is_too_large_names_the_node_and_what_to_do() -> None:
+    told: list[FailedRecord] = []
+
+    def decide(failed: FailedRecord) -> Fail:
+        told.append(failed)
+        return Fail()
+
+    steps = lambda b: b.stream("in", key=bytes, value=bytes).to("out", name="write", on_error=decide)  # noqa: E731
+    with (
+        configured(steps, max_request_size=1_000) as driver,
+        pytest.raises(RecordTooLargeError, match=r"node write cannot write a record of 1,0\d\d bytes .* to out: max_r"),
+    ):
+        driver.pipe("in", (b"k", b"x" * 1_000, 0, ()))
+    assert [(each.stage, each.node, each.topic, each.offset) for each in told] == [("production", "write", "in", 0)]
+    assert isinstance(told[0].error, RecordTooLargeError)
+
+
+# -- Each step for itself --------------------------------------------------------------------------------------------
+
+
+def test_a_step_may_differ_from_the_configuration() -> None:
+    def steps(builder: StreamsBuilder) -> None:
+        stream = builder.stream("in", key=str, value=int)
+        stream.map_values(odd_only, on_error=DEAD, name="first").to("out")
+        stream.map_values(odd_only, on_error="skip").to("more")
+        stream.map_values(lambda n: n // (n - 6), name="strict").to("most")
+
+    with configured(steps) as driver:
+        pipe(driver, (4).to_bytes(8, "big"))
+        [(_, _, _, headers)] = dead(driver)
+        assert headers["__streams.errors.node"] == b"first"
+        assert driver.dropped_records == 2
+        with pytest.raises(ProcessingError, match="node strict: ZeroDivisionError"):
+            pipe(driver, (6).to_bytes(8, "big"))
+
+
+def test_any_node_may_be_given_a_policy_by_its_name() -> None:
+    def steps(builder: StreamsBuilder) -> None:
+        stream = builder.stream("in", key=str, value=int)
+        windows = TimeWindows.of_size(timedelta(seconds=1), grace=timedelta(0))
+        counted = stream.group_by_key().windowed_by(windows).reduce(lambda old, new: odd_only(old), name="summed")
+        counted.to_stream(lambda key, value: key.key).to("out", value=str, name="write")
+        builder.topology.on_error("summed", "skip").on_error("write", DEAD).on_error(
+            "KSTREAM-SOURCE-0000000000", "skip"
+        )
+
+    with configured(steps) as driver:
+        pipe(driver, (4).to_bytes(8, "big"), GOOD, BAD)
+        assert driver.dropped_records == 3
+        [(_, value, _, headers)] = dead(driver)
+        assert (value, headers["__streams.errors.node"]) == ((4).to_bytes(8, "big"), b"write")
+
+
+def test_a_policy_is_for_a_node_that_is_there() -> None:
+    builder = StreamsBuilder()
+    builder.stream("in").to("out", name="write")
+    with pytest.raises(TopologyError, match=r"node wrote: on_error: there is no such node; there are KSTREAM.*, write"):
+        builder.topology.on_error("wrote", "skip")
+    with pytest.raises(TopologyError, match="node write: on_error is 'fail', 'skip' or a policy"):
+        builder.topology.on_error("write", "drop")  # type: ignore[arg-type]
+    with pytest.raises(TopologyError, match="node write: on_error cannot be Retry"):
+        builder.topology.on_error("write", Retry([timedelta(seconds=1)]))
+
+
+def test_a_function_decides_about_what_cannot_be_decoded() -> None:
+    told: list[FailedRecord] = []
+
+    def decide(failed: FailedRecord) -> Any:
+        told.append(failed)
+        return DEAD if failed.offset == 0 else "skip" if failed.offset == 1 else "fail"
+
+    with configured(copy, on_deserialization_error=decide) as driver:
+        pipe(driver, BAD, BAD, GOOD)
+        assert (len(dead(driver)), seen(driver), driver.dropped_records) == (1, [5], 2)
+        with pytest.raises(SerializationError, match="offset 3"):
+            pipe(driver, BAD)
+    assert [(each.stage, each.node, each.value) for each in told[:1]] == [
+        ("deserialization", "KSTREAM-SOURCE-0000000000", BAD)
+    ]
+
+
+def test_a_punctuator_s_policy_is_that_of_its_node() -> None:
+    class Ticks:
+        def init(self, context: ProcessorContext) -> None:
+            context.schedule(timedelta(seconds=1), PunctuationType.WALL_CLOCK_TIME, self.tick)
+
+        def tick(self, now_ms: int) -> None:
+            raise ValueError("no")
+
+        def process(self, record: Record[Any, Any]) -> None: ...
+
+    with configured(lambda b: b.stream("in").process(Ticks, on_error="skip")) as driver:
+        driver.advance_wall_clock(timedelta(seconds=1))
+        assert driver.dropped_records == 1
+    strict = configured(lambda b: b.stream("in").process(Ticks, on_error="fail"), on_processing_error="skip")
+    with strict, pytest.raises(ProcessingError, match="a punctuator raised ValueError"):
+        strict.advance_wall_clock(timedelta(seconds=1))
+
+
 def test_a_result_that_a_sink_cannot_write_stops_the_task() -> None:
     driver = driver_of(
         lambda b: b.stream("in", key=str, value=int).map_values(lambda n: n).to("out", value=str), processing="skip"
@@ -301,5 +506,14 @@ def test_a_policy_is_named_when_it_is_none() -> None:
         StreamsConfig.load({"application_id": "app", "on_processing_error": "drop"}, env={})
     with pytest.raises(ConfigError, match=r"on_deserialization_error has to be 'fail', 'skip' or a policy .*, not 5"):
         StreamsConfig(application_id="app", on_deserialization_error=5)  # type: ignore[arg-type]
+    with pytest.raises(
+        TopologyError, match=r"on_deserialization_error is 'fail', 'skip' or a policy .*, not <function"
+    ):
+        StreamsBuilder().stream("in", on_deserialization_error=_awaited)  # type: ignore[arg-type]
+    with pytest.raises(TopologyError, match=r"map: on_error is 'fail', 'skip' or a policy .*, not <class"):
+        StreamsBuilder().stream("in").map(lambda key, value: (key, value), on_error=Skip, name="map")
     with pytest.raises(TopologyError, match=r"on_deserialization_error is 'fail', 'skip' or a policy .*, not 5"):
         StreamsBuilder().stream("in", on_deserialization_error=5)  # type: ignore[call-overload]
+
+
+async def _awaited(failed: FailedRecord) -> Any: ...

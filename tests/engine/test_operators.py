@@ -13,7 +13,7 @@ from streamlib.engine.operators.site import OpenStore, Site, TableRows, Work, fa
 from streamlib.engine.outbox import Outbox
 from streamlib.engine.task import Task
 from streamlib.errors import ProcessingError, SerializationError, TopologyError
-from streamlib.records import Record, TaskId
+from streamlib.records import Record, RecordMetadata, TaskId
 from streamlib.serdes import Serde
 from streamlib.state.memory import InMemoryBackend
 from streamlib.state.overlay import Overlay
@@ -225,7 +225,7 @@ def test_a_processor_forwards_to_one_child_or_to_all() -> None:
     task.process(1)
     assert outputs(task) == [(b"k", b"1to one", 100, ()), (b"k", b"1v", 5, ()), (b"k", b"2v", 5, ())]
     context = supplied.context
-    assert context.record_metadata == ("in", 0, 7)
+    assert context.record_metadata == RecordMetadata("in", 0, 7)
     assert (context.stream_time_ms, context.task_id, context.application_id) == (5, TaskId(0, 0), "app")
     [(key, _, timestamp, _)] = next(iter(task.seal().changelog.values()))
     assert (key, timestamp) == (b"k", 5)

@@ -23,7 +23,7 @@ from streamlib import (
 from streamlib.engine.cursor import StreamTime
 from streamlib.engine.punctuation import Schedule, Timeline, next_due
 from streamlib.engine.task import Task
-from streamlib.records import OffsetAndMetadata
+from streamlib.records import OffsetAndMetadata, RecordMetadata
 from streamlib.state.memory import InMemoryBackend
 from streamlib.testing import TopologyTestDriver
 from streamlib.topology import operators as op
@@ -170,7 +170,7 @@ def test_no_record_is_in_process_in_a_punctuator() -> None:
 
     task = task_of(scheduling(setup, lambda c, r: seen.append(c.record_metadata)))
     feed(task, 5)
-    assert seen == [("in", 0, 0), (None, ())]
+    assert seen == [RecordMetadata("in", 0, 0), (None, ())]
 
 
 def test_what_a_punctuator_writes_is_committed_though_no_position_moved() -> None:

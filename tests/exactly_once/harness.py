@@ -47,6 +47,7 @@ class Bench:
         self.settings: dict[str, Any] = {}
         self.workers: list[Worker] = []
         self.partitions = PARTITIONS
+        self.topologies = Path(__file__).with_name("topologies.py")
         self._kafka = kafka
         self._connection: Connection | None = None
 
@@ -149,6 +150,7 @@ class Bench:
             "source": self.source,
             "sink": self.sink,
             "config": {k: v for k, v in config.items() if v is not None},
+            "topologies": str(self.topologies),
             "faults": faults,
         }
         label = name or "dynamic"

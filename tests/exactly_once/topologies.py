@@ -15,6 +15,7 @@ from streamlib import (
     ProcessorContext,
     PunctuationType,
     Record,
+    Retry,
     Stores,
     StreamsBuilder,
     Suppressed,
@@ -260,4 +261,53 @@ def counted_then_enriched(source: str, sink: str) -> Topology:
     builder = StreamsBuilder()
     counts = builder.stream(source, key=str, value=str).group_by_key().count(store="counts").to_stream()
     counts.map_values(passed_on, name="enrich").to(sink)
+    return builder.build()
+
+
+TRIED: set[str] = set()
+"""What a process has called a moody function for."""
+
+
+def moody(what: str) -> None:
+    """Raises the first time in a process, for a part of what it is called for."""
+    if what not in TRIED and sum(what.encode()) % 5 == 0:
+        TRIED.add(what)
+        raise ConnectionError(f"not now: {what}")
+
+
+RETRY = Retry([timedelta(milliseconds=150), timedelta(seconds=1)])
+
+
+def retried(source: str, sink: str) -> Topology:
+    """Per key 1, 2, 3 ...: the numbers of the values are those of the counter, without one."""
+
+    def number(key: str, value: str) -> int:
+        moody(f"{key}{value}")
+        return int(value) // 16 + 1
+
+    builder = StreamsBuilder()
+    stream = builder.stream(source, key=str, value=str)
+    stream.map_values(number, with_key=True, value=int, on_error=RETRY).to(sink)
+    return builder.build()
+
+
+def retried_then_counted(source: str, sink: str) -> Topology:
+    """Per key 1, 2, 3 ..., in a store below what is tried again, and then in what is tried again itself."""
+
+    def add(key: str, value: str, count: int) -> int:
+        moody(f"{key}{value}again")
+        return count + 1
+
+    builder = StreamsBuilder()
+    stream = builder.stream(source, key=str, value=str)
+    stream = stream.peek(lambda key, value: moody(f"{key}{value}"), on_error=RETRY)
+    stream.group_by_key().aggregate(lambda: 0, add, value=int, on_error=RETRY).to_stream().to(sink)
+    return builder.build()
+
+
+def counted_then_retried(source: str, sink: str) -> Topology:
+    """Per key 1, 2, 3 ..., in a store above what is tried again, which commits wait for."""
+    builder = StreamsBuilder()
+    counts = builder.stream(source, key=str, value=str).group_by_key().count(store="counts").to_stream()
+    counts.peek(lambda key, count: moody(f"{key}{count}"), on_error=RETRY).to(sink)
     return builder.build()

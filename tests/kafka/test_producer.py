@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -731,3 +732,51 @@ async def test_steps_out_of_turn_are_mistakes(producer: KafkaProducer, topic: st
     producer.begin()
     with pytest.raises(AssertionError, match="begin while in a transaction"):
         producer.begin()
+
+
+@pytest.mark.parametrize("codec", ["none", "zstd"])
+async def test_batch_that_the_topic_finds_too_large_leaves_in_smaller_ones(
+    client: KafkaClient,
+    admin: KafkaAdmin,
+    new_producer: NewProducer,
+    unique_name: UniqueName,
+    monkeypatch: pytest.MonkeyPatch,
+    codec: str,
+) -> None:
+    topic = unique_name("small")
+    await admin.create_topic(topic, 2, config={"max.message.bytes": "10000"})
+    wire = Wire(client, monkeypatch)
+    producer = new_producer(unique_name("splits"), compression=codec)
+    await producer.init()
+    turns = [[f"{turn}-{number}-{secrets.token_hex(500)}" for number in range(100)] for turn in range(2)]
+    requests = []
+    for values in turns:
+        before = wire.requests["Produce"]
+        producer.begin()
+        for partition in (0, 1):
+            producer.send(TopicPartition(topic, partition), [record(value) for value in values])
+        await producer.end(commit=True)
+        requests.append(wire.requests["Produce"] - before)
+    for partition in (0, 1):
+        assert await read(client, topic, partition) == turns[0] + turns[1]
+    assert requests[1] < requests[0], "the second time the size is known"
+    assert (producer.buffered_bytes, producer.records_sent) == (0, 400)
+
+
+async def test_lost_answers_among_batches_that_are_too_large_repeat_nothing(
+    client: KafkaClient,
+    admin: KafkaAdmin,
+    new_producer: NewProducer,
+    unique_name: UniqueName,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    topic = unique_name("small")
+    await admin.create_topic(topic, 1, config={"max.message.bytes": "10000"})
+    wire = Wire(client, monkeypatch)
+    producer = new_producer(None)
+    await producer.init()
+    values = [f"{number}-{secrets.token_hex(400)}" for number in range(200)]
+    wire.lose["Produce"] = 9
+    producer.send(TopicPartition(topic, 0), [record(value) for value in values])
+    await producer.flush()
+    assert await read(client, topic) == values

@@ -17,6 +17,7 @@ from streamlib import StreamsBuilder
 from streamlib.config import ProcessingGuarantee, StreamsConfig
 from streamlib.engine.plan import Plan, make_plan
 from streamlib.engine.record_cache import CacheBudget
+from streamlib.engine.services import Services
 from streamlib.engine.task import Task
 from streamlib.errors import ErrorCode, KafkaError, LockError
 from streamlib.records import FetchedBatch, GroupMetadata, Headers, OffsetAndMetadata, OutRecord, TaskId, TopicPartition
@@ -487,6 +488,9 @@ class Store:
         assert not self.closed
         return self._disk.get(store, key)
 
+    def prefetch(self, store: str, keys: Sequence[bytes]) -> None:
+        self._disk.prefetch(store, keys)
+
     def scan(
         self, store: str, start: bytes | None, end: bytes | None, *, reverse: bool = False
     ) -> Iterator[tuple[bytes, bytes]]:
@@ -557,12 +561,12 @@ class FakeStateDirectory:
         return dict(self.disks[str(task_id)].scan("counts", None, None))
 
 
-def task_factory(plan: Plan, clock: FakeClock, cache_budget: CacheBudget) -> TaskFactory:
+def task_factory(plan: Plan, clock: FakeClock, cache_budget: CacheBudget, services: Services) -> TaskFactory:
     """Real tasks over the fake disk."""
 
     def make(task_id: TaskId, directory: StateDirectory, aside: bool) -> Task:
         backend = directory.open(task_id, plan.stores(task_id), aside=aside)
-        return Task(plan, task_id, backend, now_ms=clock.now_ms, cache_budget=cache_budget)
+        return Task(plan, task_id, backend, now_ms=clock.now_ms, cache_budget=cache_budget, services=services)
 
     return make
 
@@ -581,7 +585,7 @@ class Bench:
         cache_max_bytes: int = 0,
         stand_in: StandIn | None = None,
         restore_listener: RestoreListener | None = None,
-        input_buffer_max_bytes: int = 32 << 20,
+        input_buffer_max_bytes: int = 16 << 20,
     ) -> None:
         self.script = script or Script()
         self.broker = FakeBroker()
@@ -604,7 +608,8 @@ class Bench:
         self.restorer = Restorer(self.changelog_fetcher, self.admin, self.clock, self.wakeup, restore_listener)
         ports = TaskPorts(self.group, self.admin, self.fetcher, self.directory, self.clock)
         self.cache_budget = CacheBudget(cache_max_bytes)
-        make_task = task_factory(self.plan, self.clock, self.cache_budget)
+        services = Services(self.clock.monotonic_ms)
+        make_task = task_factory(self.plan, self.clock, self.cache_budget, services)
         self.tasks = TaskSet(self.plan, ports, self.restorer, make_task, reset)
         self.committer = self._committer(guarantee)
         config = StreamsConfig(
@@ -628,6 +633,7 @@ class Bench:
                 TopicWatch(self.plan, self.admin, 1_000_000, self.wakeup),
                 self.wakeup,
                 SlowFunctions(self.plan, config, self.membership, stand_in),
+                services,
             )
         )
 

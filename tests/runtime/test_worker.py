@@ -271,7 +271,7 @@ async def test_a_position_that_left_the_log_leads_back_to_the_committed_offsets(
     assert_each_once(bench, "a", "b")
 
 
-@pytest.mark.parametrize(("buffer_bytes", "held_back"), [(32 << 20, False), (4, True)])
+@pytest.mark.parametrize(("buffer_bytes", "held_back"), [(16 << 20, False), (4, True)])
 async def test_inputs_share_what_may_wait_to_be_processed(
     buffer_bytes: int, held_back: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -168,6 +168,25 @@ def test_structs_are_json_or_msgpack_by_choice() -> None:
     assert Serdes.msgpack(Order).decode(Serdes.msgpack(Order).encode(order)) == order
 
 
+class Placed(msgspec.Struct, tag=True):
+    item: str
+
+
+class Cancelled(msgspec.Struct, tag=True):
+    why: str | None = None
+
+
+@pytest.mark.parametrize("form", [Serdes.json, Serdes.msgpack])
+def test_structs_with_tags_are_told_apart(form: Any) -> None:
+    serde = form(Placed | Cancelled)
+    for event in (Placed("book"), Cancelled(), Cancelled("late")):
+        assert serde.decode(serde.encode(event)) == event
+    with pytest.raises(TypeError, match="cannot encode str"):
+        serde.encode("book")
+    with pytest.raises(msgspec.ValidationError, match="Returned"):
+        serde.decode(form(dict).encode({"type": "Returned"}))
+
+
 def test_java_widths() -> None:
     assert Serdes.short().encode(-1) == b"\xff\xff"
     assert Serdes.single().decode(Serdes.single().encode(0.5)) == 0.5

@@ -41,6 +41,7 @@ SHOWN_BY: Mapping[str, Sequence[str]] = {
     "finished_records_redone_with_pending_ones": ("enrich",),
     "commits_never_wait_for_calls": ("enrich",),
     "calls_of_a_key_all_at_once": ("enrich",),
+    "records_of_a_key_overtake_one_that_waits": ("enrich",),
     "answers_that_outlive_their_task": ("enrich",),
 }
 """Workloads that a bug has to be looked for in, if not in all of them."""
@@ -396,6 +397,13 @@ def finished_records_redone_with_pending_ones() -> Iterator[None]:
 def commits_never_wait_for_calls() -> Iterator[None]:
     """A record whose count is in the store is processed again, because its call was pending."""
     with mock.patch.object(task_module, "finishes_at_once", return_value=True):
+        yield
+
+
+@mutation
+def records_of_a_key_overtake_one_that_waits() -> Iterator[None]:
+    """What failed is tried again later, and nothing waits behind it."""
+    with mock.patch.object(calls_module._ByKey, "waits", return_value=False):
         yield
 
 

@@ -12,6 +12,7 @@ import msgspec
 from streamlib import (
     BufferConfig,
     Cancellable,
+    CircuitBreaker,
     CogroupedKStream,
     Collect,
     DeadLetter,
@@ -29,8 +30,11 @@ from streamlib import (
     Mean,
     ProcessorContext,
     PunctuationType,
+    RateLimit,
     Record,
+    Retry,
     Serdes,
+    Service,
     SessionWindowedKStream,
     SessionWindows,
     Stores,
@@ -41,6 +45,7 @@ from streamlib import (
     TimeWindowedKStream,
     TimeWindows,
     Topology,
+    WallclockTimestampExtractor,
     Windowed,
 )
 from streamlib.serdes import Serde
@@ -275,6 +280,14 @@ assert_type(Topology().add_source("in", "in").add_processor("p", Enrich, "in").a
 assert_type(StreamsBuilder(optimize=True, strict_naming=True).topology, Topology)
 StreamsBuilder().stream("in", key=str, value=int, on_deserialization_error=DeadLetter("dead"))
 StreamsConfig(application_id="app", on_processing_error="drop")  # type: ignore[arg-type]
+patient = Retry([timedelta(seconds=1)], then=DeadLetter("dead"))
+Retry([timedelta(seconds=1)], then=patient)  # type: ignore[arg-type]
+StreamsConfig(application_id="app", on_processing_error=patient, on_production_error=lambda failed: "skip")
+assert_type(orders.map_values(lambda order: order.amount, on_error=patient), KStream[str, float])
+assert_type(orders.filter(lambda key, order: True, on_error=lambda failed: patient), KStream[str, Order])
+assert_type(orders.process_values(EnrichValues, value=float, on_error="skip"), KStream[str, float])
+assert_type(orders.group_by_key().aggregate(lambda: 0, lambda k, v, n: n + 1, on_error=patient), KTable[str, int])
+orders.to("out", on_error="drop")  # type: ignore[arg-type]
 orders.to("out", partitioner=lambda topic, key, order, partitions: 0)
 orders.to(lambda key, order, context: "out")
 
@@ -328,5 +341,10 @@ assert_type(orders.flat_map_values(parts), KStream[str, int])
 assert_type(orders.flat_map_values(streamed), KStream[str, int])
 assert_type(orders.flat_map(pairs), KStream[int, str])
 assert_type(orders.filter(known, concurrency=2), KStream[str, Order])
+market = Service("market", RateLimit(10), CircuitBreaker(errors=lambda error: isinstance(error, OSError)))
+assert_type(orders.map_values(price, service=market), KStream[str, float])
+assert_type(orders.with_record_id(), KStream[str, Order])
+clocked = builder.stream("clocked", key=str, value=Order, timestamp_extractor=WallclockTimestampExtractor())
+assert_type(clocked, KStream[str, Order])
 assert_type(orders.peek(keyed), KStream[str, Order])
 orders.map_values(price, ordered="keys")  # type: ignore[call-overload]

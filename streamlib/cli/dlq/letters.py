@@ -23,6 +23,8 @@ class Letter(msgspec.Struct, frozen=True, kw_only=True):
         source_topic: where the record was read from.
         source_partition: of that topic.
         source_offset: in that partition.
+        node: where in the topology it failed; Kafka Streams does not tell.
+        application: whose topology; Kafka Streams does not tell.
     """
 
     partition: TopicPartition
@@ -34,6 +36,8 @@ class Letter(msgspec.Struct, frozen=True, kw_only=True):
     source_topic: str | None
     source_partition: int | None
     source_offset: int | None
+    node: str | None = None
+    application: str | None = None
 
     @classmethod
     def read(cls, partition: TopicPartition, record: FetchedRecord) -> Letter:
@@ -53,6 +57,8 @@ class Letter(msgspec.Struct, frozen=True, kw_only=True):
             source_topic=told.get("topic"),
             source_partition=_number(told.get("partition")),
             source_offset=_number(told.get("offset")),
+            node=told.get("node"),
+            application=told.get("application"),
         )
 
     @property

@@ -61,6 +61,7 @@ def show_letter(console: Console, letter: Letter, *, trace: bool) -> None:
         f"{letter.partition.at(letter.offset)}, {shown_time(timestamp)}",
         f"  {letter.exception or 'not told why'}{message}",
         f"  from    {_source(letter)}",
+        *([f"  at      {_node(letter)}"] if letter.node else []),
         f"  key     {readable(key)}",
         f"  value   {readable(value)}",
         *(f"  header  {name}: {readable(content)}" for name, content in headers),
@@ -102,6 +103,8 @@ def as_json(letter: Letter) -> Mapping[str, Any]:
         "source_topic": letter.source_topic,
         "source_partition": letter.source_partition,
         "source_offset": letter.source_offset,
+        "node": letter.node,
+        "application": letter.application,
     }
 
 
@@ -109,6 +112,10 @@ def _source(letter: Letter) -> str:
     if letter.source_topic is None:
         return "not told"
     return f"topic {letter.source_topic}, partition {letter.source_partition}, offset {letter.source_offset}"
+
+
+def _node(letter: Letter) -> str:
+    return f"node {letter.node}" + (f" of application {letter.application}" if letter.application else "")
 
 
 def _json_headers(headers: Headers) -> list[Mapping[str, str | None]]:

@@ -13,6 +13,7 @@ from streamlib.engine.operators import (
     global_join,
     join,
     process,
+    record_ids,
     sessions,
     stateless,
     stream_join,
@@ -40,6 +41,7 @@ COMPILERS: Mapping[type[Any], Callable[[Any, Site], NodeFn]] = {
     op.Peek: stateless.compile_peek,
     op.Foreach: stateless.compile_foreach,
     op.Branch: stateless.compile_branch,
+    op.AddRecordId: record_ids.compile_add_record_id,
     op.Process: process.compile_process,
     op.StreamAggregate: aggregate.compile_fold,
     op.StreamReduce: aggregate.compile_fold,
@@ -77,6 +79,8 @@ COMPILERS: Mapping[type[Any], Callable[[Any, Site], NodeFn]] = {
 def compile_operator(operator: Operator, site: Site) -> NodeFn:
     """The node that does what `operator` says and calls the site's children."""
     compile_node = COMPILERS[type(operator)]
+    if site.tells_ids and isinstance(operator, record_ids.MAKE_MANY):
+        return record_ids.compile_numbered(compile_node, operator, site)
     if site.below_versioned:
         return versioned.compile_below_versioned(compile_node, operator, site)
     return compile_node(operator, site)

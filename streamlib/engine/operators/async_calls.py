@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from streamlib.engine.calls import Calls
+from streamlib.engine.calls import Calls, Line
 from streamlib.engine.inputs import NodeFn
 from streamlib.errors import TopologyError
 from streamlib.topology import operators as op
@@ -33,7 +33,7 @@ def is_awaited(node: ProcessorNode) -> bool:
 
 
 def compile_awaited(
-    node: ProcessorNode, calls: Calls | None, compile_plain: Callable[[ProcessorNode], NodeFn]
+    node: ProcessorNode, calls: Calls | None, compile_plain: Callable[[ProcessorNode, Line], NodeFn]
 ) -> NodeFn:
     """The node that notes calls. What comes after one is the plain operator with a function that says what is known.
 
@@ -46,7 +46,7 @@ def compile_awaited(
     field = FUNCTIONS[type(operator)]
     line = calls.line(node.name, _called(operator, getattr(operator, field)), operator.calls)
     plain = msgspec.structs.replace(operator, **{field: line.answered, "calls": None})
-    line.resume = compile_plain(msgspec.structs.replace(node, operator=plain))
+    line.resume = compile_plain(msgspec.structs.replace(node, operator=plain), line)
     return partial(calls.register, line)
 
 

@@ -8,27 +8,40 @@ while, then to the next (KIP-480's sticky partitions, without chance in it).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from functools import cache
+from typing import Any, TypeAlias
+
+import msgspec
 
 from streamlib.engine.inputs import NodeFn
 from streamlib.engine.operators.site import Work, short, user_error
 from streamlib.engine.outbox import Place
-from streamlib.errors import ProcessingError, SerializationError
+from streamlib.errors import ProcessingError, RecordTooLargeError, SerializationError
 from streamlib.partitioning import partitioner_for
 from streamlib.records import Headers, OutRecord
+from streamlib.serdes import Place as AtTopic
+from streamlib.serdes import PlacedSerde
 from streamlib.topology.nodes import SinkNode
 from streamlib.windows import window_bytes
+
+Encode: TypeAlias = Callable[[Any, Any, int, Headers], OutRecord]
+EncoderOf: TypeAlias = Callable[[str], Encode]
+
+_BATCH_HEADER_BYTES = 61
 
 STICKY_RECORDS = 100
 """So many records without a key in a row share a partition, and so a batch."""
 
 
-def compile_sink(node: SinkNode, topic: str | None, work: Work) -> NodeFn:
-    """`topic` is the full name; None if it is chosen per record."""
+def compile_sink(node: SinkNode, topic: str | None, work: Work, *, measured: bool = False) -> NodeFn:
+    """`topic` is the full name; None if it is chosen per record. `measured`: a record that is too large to be written
+    is this node's error; otherwise it is found when it is about to be sent."""
+    most_bytes = work.max_record_bytes if measured else None
     if topic is None or not work.outbox.knows(topic):
-        return _topic_per_record(node, work, _topic_chooser(node, topic, work))
-    if node.partitioner is not None:
-        return _placed(node, placer(node, topic, work))
+        choose = _topic_chooser(node, topic, work)
+        return _topic_per_record(_encoders(node, most_bytes), choose, lambda name: placer(node, name, work), work)
+    if node.partitioner is not None or measured:
+        return _placed(_encoder(node, most_bytes), placer(node, topic, work))
     if len(work.outbox.slots(topic)) == 1:
         return _single_partition(node, topic, work)
     return _partitioned_by_key(node, topic, work)
@@ -68,9 +81,7 @@ def _partitioned_by_key(node: SinkNode, topic: str, work: Work) -> NodeFn:
     return sink
 
 
-def _placed(node: SinkNode, place: Place) -> NodeFn:
-    encode = _encoder(node)
-
+def _placed(encode: Encode, place: Place) -> NodeFn:
     def sink(key: Any, value: Any, timestamp: int, headers: Headers) -> None:
         place(key, value, encode(key, value, timestamp, headers))
 
@@ -93,19 +104,21 @@ def _topic_chooser(node: SinkNode, topic: str | None, work: Work) -> Callable[[A
     return chosen
 
 
-def _topic_per_record(node: SinkNode, work: Work, choose: Callable[[Any, Any, int], str]) -> NodeFn:
+def _topic_per_record(
+    encoder_of: EncoderOf, choose: Callable[[Any, Any, int], str], place_in: Callable[[str], Place], work: Work
+) -> NodeFn:
     """The topic is the user's choice, or its partitions are not known yet: then records wait, in order."""
-    outbox, encode = work.outbox, _encoder(node)
+    outbox = work.outbox
     places: dict[str, Place] = {}
 
     def place_for(topic: str) -> Place:
         if topic not in places:
-            places[topic] = placer(node, topic, work)
+            places[topic] = place_in(topic)
         return places[topic]
 
     def sink(key: Any, value: Any, timestamp: int, headers: Headers) -> None:
         topic = choose(key, value, timestamp)
-        record = encode(key, value, timestamp, headers)
+        record = encoder_of(topic)(key, value, timestamp, headers)
         if outbox.knows(topic):
             place_for(topic)(key, value, record)
         else:
@@ -157,7 +170,22 @@ def _sticky(count: int, first: int) -> Callable[[], int]:
     return choose
 
 
-def _encoder(node: SinkNode) -> Callable[[Any, Any, int, Headers], OutRecord]:
+def _encoders(node: SinkNode, most_bytes: int | None) -> EncoderOf:
+    """f(topic) -> the encoder of its records. Most serdes write the same to every topic."""
+    encode = _encoder(node, most_bytes)
+    if isinstance(node.topic, str) or not any(isinstance(each, PlacedSerde) for each in (node.key, node.value)):
+        return lambda topic: encode
+
+    @cache
+    def of(topic: str) -> Encode:
+        key, value = node.key.at(AtTopic(topic=topic, is_key=True)), node.value.at(AtTopic(topic=topic))
+        return _encoder(msgspec.structs.replace(node, key=key, value=value), most_bytes)
+
+    return of
+
+
+def _encoder(node: SinkNode, most_bytes: int | None) -> Encode:
+    """With a limit, what is larger is an error."""
     encode_key, encode_value = node.key.encode, node.value.encode
     topic = node.topic if isinstance(node.topic, str) else "its topic"
 
@@ -169,7 +197,49 @@ def _encoder(node: SinkNode) -> Callable[[Any, Any, int, Headers], OutRecord]:
             raise _unencodable(node, topic, key, value, error) from error
         return raw_key, raw_value, timestamp, headers
 
-    return encode
+    if most_bytes is None:
+        return encode
+
+    def measured(key: Any, value: Any, timestamp: int, headers: Headers) -> OutRecord:
+        record = encode(key, value, timestamp, headers)
+        if (size := batch_bytes(record)) > most_bytes:
+            raise _too_large(node, topic, record, (size, most_bytes))
+        return record
+
+    return measured
+
+
+def batch_bytes(record: OutRecord) -> int:
+    """How large a batch with nothing but this record is, before compression. Source: `DefaultRecordBatch`.
+
+    >>> batch_bytes((b"key", b"value", 0, ()))
+    76
+    """
+    key, value, _, headers = record
+    size = 3 + _sized(key) + _sized(value) + _varint_bytes(len(headers))
+    size += sum(_sized(name.encode()) + _sized(content) for name, content in headers)
+    return _BATCH_HEADER_BYTES + _varint_bytes(size) + size
+
+
+def _sized(data: bytes | None) -> int:
+    """Bytes after their length."""
+    return 1 if data is None else _varint_bytes(len(data)) + len(data)
+
+
+def _varint_bytes(number: int) -> int:
+    """Zigzag: twice the number, seven bits a byte."""
+    return max((number.bit_length() + 7) // 7, 1)
+
+
+def _too_large(node: SinkNode, topic: str, record: OutRecord, size: tuple[int, int]) -> RecordTooLargeError:
+    key, value, _, _ = record
+    return RecordTooLargeError(
+        f"node {node.name} cannot write a record of {size[0]:,} bytes (key {len(key or b''):,}, value "
+        f"{len(value or b''):,}) to {topic}: max_request_size is {size[1]:,}; raise it, and max.message.bytes of the "
+        "topic, or write smaller records",
+        topic=topic,
+        node=node.name,
+    )
 
 
 def _unencodable(node: SinkNode, topic: str, key: object, value: object, error: Exception) -> SerializationError:

@@ -21,6 +21,7 @@ from streamlib.topology.nodes import StoreSpec
 
 if TYPE_CHECKING:
     from streamlib.engine.context import OpenProcessor, TaskFacts
+    from streamlib.engine.retries import Done
 
 TableRow: TypeAlias = tuple[Any, int]
 """A row's value, never None, and its timestamp."""
@@ -57,7 +58,8 @@ class Work(msgspec.Struct, frozen=True):
     """What all nodes of a task share. `getter` finds a table's rows by the name of its node; `processors` are the
     user's, in the order they were compiled; `stream_times` the operators', by node; `global_stores` can be read by all
     of them; nodes of global stores have no `punctuation` and no `calls`. `behind()`: records are known to wait for the
-    task. `shared` is what several nodes have in common, by a name they agree on."""
+    task. `shared` is what several nodes have in common, by a name they agree on. `max_record_bytes`: none larger can be
+    written."""
 
     cursor: Cursor
     outbox: Outbox
@@ -73,13 +75,16 @@ class Work(msgspec.Struct, frozen=True):
     behind: Callable[[], bool] = lambda: False
     shared: dict[str, Any] = {}
     calls: Calls | None = None
+    max_record_bytes: int = (1 << 31) - 1
 
 
 class Site(msgspec.Struct, frozen=True):
     """One processor node in the making. `children` in the order they were attached; `forward` calls them all.
 
     `cached`: `forward` is the record cache of the table that the node makes. Its changes need their old values, None
-    where there was no row. `below_versioned`: changes that come to it may be out of order.
+    where there was no row. `below_versioned`: changes that come to it may be out of order. `tells_ids`: something at or
+    below it may ask for the ids of records. `done`: note there what a user's processor does, for it may have to be
+    called again.
     """
 
     name: str
@@ -90,6 +95,13 @@ class Site(msgspec.Struct, frozen=True):
     work: Work
     cached: bool = False
     below_versioned: bool = False
+    tells_ids: bool = False
+    done: Done | None = None
+
+    def noted(self, done: Done) -> Site:
+        """The same, with what is forwarded noted."""
+        children = {name: done.noted(child) for name, child in self.children.items()}
+        return msgspec.structs.replace(self, children=children, forward=done.noted(self.forward), done=done)
 
     def store(self, name: str) -> OpenStore:
         """A store by name."""

@@ -1,17 +1,20 @@
 """Calls that take their time: each record once, those of a key in order, whatever is under way when a worker goes.
 
 Nothing of a record of the first topic is out before its call is back, so commits go past it. Those of the second are
-counted before they are called for, and commits wait.
+counted before they are called for, and commits wait. Functions of both, plain and awaited ones, raise now and then, and
+are tried again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
 from zlib import crc32
 
 from streamlib.dsl.builder import StreamsBuilder
+from streamlib.policies import Retry
 from streamlib.simulation.differences import Result, Row, in_order
 from streamlib.simulation.workloads.counter import counted
 from streamlib.simulation.workloads.drawing import Draw
@@ -24,6 +27,8 @@ OUT = Topic("out", str, str)
 COUNTED_IN = Topic("counted-in", str, str)
 COUNTED_OUT = Topic("counted-out", str, int)
 
+PATIENT = Retry([timedelta(milliseconds=100), timedelta(seconds=2)])
+
 MOST_MS = 200
 SLOW_MS = 1_500
 """About one call in thirty takes so long."""
@@ -31,15 +36,37 @@ SLOW_MS = 1_500
 
 def topology() -> Topology:
     builder = StreamsBuilder()
-    builder.stream(IN.name, key=str, value=str).map_values(look_up, concurrency=5).to(OUT.name)
+    stream = builder.stream(IN.name, key=str, value=str).peek(moody(), on_error=PATIENT)
+    stream.map_values(look_up(), concurrency=5, on_error=PATIENT).to(OUT.name)
     counts = builder.stream(COUNTED_IN.name, key=str, value=str).group_by_key().count().to_stream()
+    counts = counts.peek(moody(), on_error=PATIENT)
     counts.map_values(pass_on, with_key=True, concurrency=5).to(COUNTED_OUT.name)
     return builder.build()
 
 
-async def look_up(value: str) -> str:
-    await asyncio.sleep(duration_s(value))
-    return value
+def moody() -> Callable[[str, object], None]:
+    """A function that raises the first time that it is called for some things."""
+    known: set[str] = set()
+
+    def function(key: str, value: object) -> None:
+        what = f"{key}{value}"
+        if what not in known and crc32(what.encode()) % 7 == 0:
+            known.add(what)
+            raise ConnectionError(f"not now: {what}")
+
+    return function
+
+
+def look_up() -> Callable[[str], Awaitable[str]]:
+    """A function that takes its time, and raises now and then after that."""
+    fails = moody()
+
+    async def function(value: str) -> str:
+        await asyncio.sleep(duration_s(value))
+        fails("look up ", value)
+        return value
+
+    return function
 
 
 async def pass_on(key: str, count: int) -> int:
@@ -89,7 +116,7 @@ def _all(rows: Mapping[int, Sequence[Row]]) -> list[Row]:
 
 ENRICH = Workload(
     name="enrich",
-    about="each input once after a call, those of a key in order; with calls that commits wait for, and others",
+    about="each input once after a call, those of a key in order; commits wait for some calls, some fail at first",
     topics=dict.fromkeys((IN.name, OUT.name, COUNTED_IN.name, COUNTED_OUT.name), PARTITIONS),
     outputs=(OUT.name, COUNTED_OUT.name),
     topology=topology,

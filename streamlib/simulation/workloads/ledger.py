@@ -47,7 +47,7 @@ class Bookkeeper:
         """Enter a record."""
         place = self._context.record_metadata
         assert place is not None, "a record has a place"
-        entry = Entry(*place, after=self._last.get(place.partition))
+        entry = Entry(*place[:3], after=self._last.get(place.partition))
         self._last.put(place.partition, place.offset)
         self._context.forward(record.with_value(entry))
 

@@ -23,6 +23,7 @@ from streamlib.topology.operators.joins import StreamGlobalTableJoin, StreamTabl
 from streamlib.topology.operators.sessions import SessionFold
 from streamlib.topology.operators.stateless import (
     MOST_CONCURRENT,
+    AddRecordId,
     Branch,
     CallOptions,
     DropNullKeys,
@@ -55,6 +56,7 @@ from streamlib.topology.operators.windows import WindowedFold
 
 __all__ = [
     "MOST_CONCURRENT",
+    "AddRecordId",
     "Branch",
     "CallOptions",
     "CogroupMerge",
@@ -114,6 +116,7 @@ Operator: TypeAlias = (
     | Peek
     | Foreach
     | Branch
+    | AddRecordId
     | Process
     | StreamAggregate
     | StreamReduce

@@ -10,6 +10,8 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
+from streamlib.topology.services import Service
+
 Ordered: TypeAlias = Literal["key", "partition", "none"]
 """In which order the results of calls go on."""
 
@@ -25,11 +27,13 @@ class CallOptions(msgspec.Struct, frozen=True):
         ordered: "key": of each key one call after the other; "partition": results in the order of the records;
             "none": as they come.
         timeout_ms: after how long a call counts as failed; None: never.
+        service: what is called, if anything is to be known of it.
     """
 
     concurrency: int = 64
     ordered: Ordered = "key"
     timeout_ms: int | None = None
+    service: Service | None = None
 
 
 class PassThrough(msgspec.Struct, frozen=True):
@@ -96,6 +100,12 @@ class Foreach(msgspec.Struct, frozen=True):
 
     action: Callable[[Any, Any], object]
     calls: CallOptions | None = None
+
+
+class AddRecordId(msgspec.Struct, frozen=True):
+    """Puts the record's id into a header, unless it has that header."""
+
+    header: str
 
 
 class Branch(msgspec.Struct, frozen=True):
