@@ -50,6 +50,7 @@ from streamlib.policies import DeadLetter, Fail, FailedRecord, Retry, RetryTopic
 from streamlib.records import FixedKeyRecord, Record, RecordMetadata, TopicPartition
 from streamlib.restore_listener import RestoreListener
 from streamlib.row_versions import upgrades
+from streamlib.security import OAuthToken, Secret
 from streamlib.serdes import Serde, Serdes
 from streamlib.state.versioned import VersionedRecord
 from streamlib.topology.services import CircuitBreaker, RateLimit, Service
@@ -113,6 +114,7 @@ __all__ = [
     "Mean",
     "Metrics",
     "Min",
+    "OAuthToken",
     "ProcessingError",
     "Processor",
     "ProcessorContext",
@@ -126,6 +128,7 @@ __all__ = [
     "RetryTopics",
     "SchemaRegistryError",
     "SchemaRegistryUnavailableError",
+    "Secret",
     "Serde",
     "Serdes",
     "SerializationError",

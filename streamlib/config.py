@@ -10,7 +10,7 @@ import difflib
 import os
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, get_args, get_origin
 
@@ -19,6 +19,17 @@ import msgspec
 from streamlib.errors import ConfigError
 from streamlib.metrics import RecordingLevel
 from streamlib.policies import ErrorPolicies, PolicyOption, Retry, is_policy, parsed
+from streamlib.security import (
+    KNOWN_ELSEWHERE,
+    SECRET_FILES,
+    SECRETS,
+    SaslMechanism,
+    Secret,
+    Security,
+    SecurityProtocol,
+    find_provider,
+    keep_secret,
+)
 
 ProcessingGuarantee: TypeAlias = Literal["at_least_once", "exactly_once_v2"]
 AutoOffsetReset: TypeAlias = Literal["earliest", "latest", "none"]
@@ -109,6 +120,22 @@ class StreamsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             on disk, which costs a part of the throughput.
         watchdog_timeout_ms: for how long a partition with lag may stand still, a call go on, or a function hold the
             worker until `KafkaStreams.health` calls it stuck.
+        security_protocol: `SSL` and `SASL_SSL` encrypt, `SASL_SSL` and `SASL_PLAINTEXT` authenticate with SASL.
+        ssl_cafile: a PEM file with the authorities that sign the brokers' certificates; the system's if not given.
+        ssl_certfile: a PEM file with our certificate and what is between it and its authority (mutual TLS).
+        ssl_keyfile: a PEM file with its key, if that is not in `ssl_certfile`.
+        ssl_key_password: of the key. Every secret can be a file: `ssl_key_password_file` in settings and environment.
+        ssl_check_hostname: whether the broker's certificate has to be for the name it is reached by.
+        sasl_mechanism: how SASL authenticates.
+        sasl_username: for `PLAIN` and SCRAM.
+        sasl_password: for `PLAIN` and SCRAM; a `Secret`, or text, which becomes one.
+        sasl_oauth_token_provider: for `OAUTHBEARER`, a function without arguments, `async` or not, that returns an
+            `OAuthToken`; in settings and environment its place, `module:function`.
+        sasl_oauthbearer_token_endpoint_url: for `OAUTHBEARER` instead, where tokens are got by OAuth's client
+            credentials grant (KIP-1139).
+        sasl_oauthbearer_client_credentials_client_id: for that grant.
+        sasl_oauthbearer_client_credentials_client_secret: for that grant; a `Secret`, or text, which becomes one.
+        sasl_oauthbearer_scope: what to ask for there.
 
     Raises:
         ConfigError: a value is out of its range, or contradicts another.
@@ -163,9 +190,25 @@ class StreamsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     rocksdb_memory_bytes: int = 64 * MIB
     metrics_recording_level: RecordingLevel = "INFO"
     watchdog_timeout_ms: int = 60_000
+    security_protocol: SecurityProtocol = "PLAINTEXT"
+    ssl_cafile: str | None = None
+    ssl_certfile: str | None = None
+    ssl_keyfile: str | None = None
+    ssl_key_password: Secret | None = None
+    ssl_check_hostname: bool = True
+    sasl_mechanism: SaslMechanism | None = None
+    sasl_username: str | None = None
+    sasl_password: Secret | None = None
+    sasl_oauth_token_provider: Callable[..., Any] | None = None
+    sasl_oauthbearer_token_endpoint_url: str | None = None
+    sasl_oauthbearer_client_credentials_client_id: str | None = None
+    sasl_oauthbearer_client_credentials_client_secret: Secret | None = None
+    sasl_oauthbearer_scope: str | None = None
 
     def __post_init__(self) -> None:
+        keep_secret(self, SECRETS)
         _check_types(self)
+        _ = self.security  # which checks itself
         for check in (
             _check_names,
             _check_ranges,
@@ -187,6 +230,11 @@ class StreamsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             self.on_production_error,
             self.application_id,
         )
+
+    @property
+    def security(self) -> Security:
+        """How connections are encrypted and authenticated."""
+        return Security(**{name: getattr(self, name) for name in Security.__struct_fields__})
 
     @property
     def max_row_bytes(self) -> int:
@@ -249,21 +297,37 @@ def normalise(settings: Mapping[str, Any]) -> dict[str, Any]:
         if name.startswith(_TAG):
             tags[name.removeprefix(_TAG)] = value
             continue
+        if name in SECRET_FILES:
+            name, value = SECRET_FILES[name], Secret.from_file(value)
         if name in found:
             raise ConfigError(f"{name} is given twice: leave one of them out")
         if name in FIXED:
             _check_fixed(given, name, value)
         elif name in StreamsConfig.__struct_fields__:
-            found[name] = _as_text(value) if name in _TEXTS else _as_list(value) if name in _LISTS else value
+            found[name] = _AS.get(name, _as_it_is)(value)
         else:
             raise ConfigError(unknown_name(given, name))
     return found | ({"client_tags": found.get("client_tags", {}) | tags} if tags else {})
 
 
 _POLICIES = ("on_deserialization_error", "on_processing_error", "on_production_error")
-_TEXTS = ("bootstrap_servers", "state_dir")
-_LISTS = ("rack_aware_assignment_tags",)
 _TAG = "client_tag_"
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+def _as_secret(value: Any) -> Any:
+    return value if value is None or isinstance(value, Secret) else Secret(value)
+
+
+def _as_capitals(value: Any) -> Any:
+    return value.upper() if isinstance(value, str) else value
+
+
+def _as_function(value: Any) -> Any:
+    return find_provider(value) if isinstance(value, str) else value
 
 
 def _as_list(value: Any) -> Any:
@@ -278,8 +342,21 @@ def _as_text(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
+_AS: Mapping[str, Callable[[Any], Any]] = {
+    **dict.fromkeys(("bootstrap_servers", "state_dir", "ssl_cafile", "ssl_certfile", "ssl_keyfile"), _as_text),
+    **dict.fromkeys(SECRETS, _as_secret),
+    "rack_aware_assignment_tags": _as_list,
+    "security_protocol": _as_capitals,
+    "sasl_mechanism": _as_capitals,
+    "sasl_oauth_token_provider": _as_function,
+}
+"""How a setting may be given besides as what it is."""
+
+
 def unknown_name(given: str, name: str) -> str:
     """What to say about a name that is none."""
+    if name in KNOWN_ELSEWHERE:
+        return f"unknown option {given!r}: here it is {KNOWN_ELSEWHERE[name]}"
     nearest = difflib.get_close_matches(name, (*StreamsConfig.__struct_fields__, *FIXED), n=1)
     return f"unknown option {given!r}" + (f": did you mean {nearest[0]!r}?" if nearest else "")
 
@@ -480,8 +557,9 @@ def _readable(error: msgspec.ValidationError, settings: Mapping[str, Any]) -> st
     if not name:
         return problem
     hint = next(field.type for field in msgspec.structs.fields(StreamsConfig) if field.name == name)
-    if get_origin(hint) is Literal:
-        return f"{name} has to be {_either(get_args(hint))}, not {settings.get(name)!r}"
+    for choices in (hint, *get_args(hint)):
+        if get_origin(choices) is Literal:
+            return f"{name} has to be {_either(get_args(choices))}, not {settings.get(name)!r}"
     return f"{name}: {problem.replace('`', '')} ({settings.get(name)!r})"
 
 

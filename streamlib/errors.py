@@ -13,6 +13,7 @@ Exceptions of user functions are chained (`raise ... from`), never swallowed.
         LockError              another process holds the state directory
       KafkaError               the broker refused a request
         ConnectionFailedError  no broker answered; the request may or may not have been carried out
+        TlsError               no encrypted connection came about: a certificate, or a listener that speaks otherwise
         UnsupportedBrokerError the broker is too old for what the application asks
       SchemaRegistryError      a schema registry refused a request
         SchemaRegistryUnavailableError  it does not answer; also a ConnectionFailedError: the work is redone
@@ -117,6 +118,17 @@ class ConnectionFailedError(KafkaError):
 
     def __init__(self, api: str, where: str = "", detail: str | None = None) -> None:
         super().__init__(ErrorCode.NETWORK_EXCEPTION, api, where, detail)
+
+
+class TlsError(KafkaError):
+    """No encrypted connection came about: a certificate is not accepted, or the listener speaks something else.
+
+    Decided on like refused credentials (SASL_AUTHENTICATION_FAILED), as Kafka's clients do: TLS has no code of its own.
+    """
+
+    def __init__(self, where: str, detail: str) -> None:
+        super().__init__(ErrorCode.SASL_AUTHENTICATION_FAILED, "Connect", where, detail)
+        self.args = (f"Connect to {where}: {detail}",)
 
 
 class UnsupportedBrokerError(KafkaError):

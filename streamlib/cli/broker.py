@@ -18,7 +18,10 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from streamlib.cli.client import connected
+from streamlib.cli.client import opened
+from streamlib.cli.options import ConfigOption, SetOption
+from streamlib.cli.settings import GivenSettings, load_settings
+from streamlib.config import StreamsConfig
 from streamlib.errors import StreamsError
 from streamlib.testing.broker import DEFAULT_VERSION, Broker, BrokerError, BrokerOptions
 from streamlib.testing.broker.daemon import Daemon, DaemonState
@@ -26,6 +29,8 @@ from streamlib.testing.broker.jars import Progress as OnJar
 from streamlib.testing.broker.jars import is_locked
 
 app = typer.Typer(no_args_is_help=True, help="A Kafka broker on this machine, without a container.")
+
+_CLIENT_ID = "streamlib-broker"
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -99,13 +104,15 @@ def topic(
     names: Annotated[list[str], typer.Argument(metavar="NAME...")],
     partitions: Annotated[int, typer.Option(min=1, help="Partitions of each.")] = 4,
     bootstrap_servers: Annotated[str | None, typer.Option(help="HOST:PORT (default: the broker of 'start').")] = None,
+    config: ConfigOption = None,
+    set_: SetOption = None,
 ) -> None:
-    """Create topics.
+    """Create topics. Settings of the connection, such as security_protocol, are as those of 'run'.
 
     Example: streamlib broker topic lines word-counts --partitions 4
     """
     with _errors():
-        anyio.run(_create_topics, names, partitions, bootstrap_servers or _running().bootstrap_servers)
+        anyio.run(_create_topics, names, partitions, _settings(bootstrap_servers, config, set_ or []))
     print(f"created: {', '.join(names)} with {partitions} partitions each", flush=True)
 
 
@@ -116,8 +123,17 @@ def _running() -> DaemonState:
     return state
 
 
-async def _create_topics(names: list[str], partitions: int, bootstrap_servers: str) -> None:
-    async with connected(bootstrap_servers, "streamlib-broker") as connection:
+def _settings(bootstrap_servers: str | None, file: Path | None, others: list[str]) -> StreamsConfig:
+    """The broker of 'start' takes everybody, so what the environment says about others is not for it."""
+    if bootstrap_servers is None:
+        return StreamsConfig(application_id=_CLIENT_ID, bootstrap_servers=_running().bootstrap_servers)
+    return load_settings(
+        GivenSettings(application_id=_CLIENT_ID, bootstrap_servers=bootstrap_servers, file=file, others=others)
+    )
+
+
+async def _create_topics(names: list[str], partitions: int, config: StreamsConfig) -> None:
+    async with opened(config) as connection:
         for name in names:
             await connection.admin().create_topic(name, partitions)
 

@@ -10,8 +10,9 @@ from typing import Any
 import msgspec
 
 from streamlib.cli.errors import UsageError
-from streamlib.cli.target import Target
+from streamlib.cli.target import Target, look_in_current_folder
 from streamlib.config import StreamsConfig, normalise, read_environment, read_toml
+from streamlib.security import SECRETS
 
 ENVIRONMENT_PREFIX = "STREAMLIB_"
 
@@ -68,6 +69,7 @@ def load_settings(given: GivenSettings, env: Mapping[str, str] | None = None) ->
 
 
 def _merged(first: Sequence[Mapping[str, Any]], given: GivenSettings, env: Mapping[str, str] | None) -> StreamsConfig:
+    look_in_current_folder()  # where a token provider may be
     merged: dict[str, Any] = {}
     for layer in (
         *first,
@@ -90,4 +92,10 @@ def _split(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not name or not equals:
         raise UsageError(f"--set {text!r} is not NAME=VALUE, for example --set commit_interval_ms=50")
+    plain = name.strip().replace(".", "_").replace("-", "_").lower()
+    if plain in SECRETS:
+        raise UsageError(
+            f"--set {name.strip()}=... would show the secret to everyone who can list processes: use "
+            f"{ENVIRONMENT_PREFIX}{plain.upper()} in the environment, or --set {plain}_file=FILE"
+        )
     return name.strip(), value.strip()

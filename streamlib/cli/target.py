@@ -44,7 +44,7 @@ def load_target(text: str) -> Target:
         TopologyError: the module or the function failed; the cause is chained.
     """
     module_name, name = split_target(text)
-    _look_in_current_folder()
+    look_in_current_folder()
     module = _import(module_name)
     value = _find(module, name)
     return Target(module_name, name, _as_topology(value, f"{module_name}:{name}"), _module_config(module))
@@ -71,7 +71,8 @@ def candidates(module: ModuleType) -> list[str]:
     return values + [name for name, value in public.items() if _makes_topology(value, module)]
 
 
-def _look_in_current_folder() -> None:
+def look_in_current_folder() -> None:
+    """Import modules from there first."""
     here = os.getcwd()
     if here not in sys.path:
         sys.path.insert(0, here)

@@ -214,6 +214,9 @@ class KafkaAdmin:
         response = await self._client.call("DescribeConfigs", {"resources": resources}, lane=_LANE)
         values: dict[str, str | None] = {}
         for result in response.results:
+            if result.error_code == ErrorCode.TOPIC_AUTHORIZATION_FAILED:
+                detail = "grant this principal DescribeConfigs on the topic"
+                raise KafkaError(result.error_code, "DescribeConfigs", f"topic {result.resource_name}", detail)
             check_code(result.error_code, "DescribeConfigs", result.resource_name, result.error_message)
             values[result.resource_name] = next((config.value for config in result.configs), None)
         return values

@@ -20,13 +20,15 @@ from aiokafka.errors import KafkaError as AioKafkaError
 
 from streamlib.errors import ConnectionFailedError, ErrorCode, KafkaError, UnsupportedBrokerError
 from streamlib.kafka.cluster import Address, ClusterView
+from streamlib.kafka.connector import Connector
 from streamlib.kafka.errors import Refresh, check_code, error_row
-from streamlib.kafka.pool import ConnectionPool, Connector, Link, Pool, Security
+from streamlib.kafka.pool import ConnectionPool, Link, Pool
 from streamlib.kafka.protocol.messages import APIS
 from streamlib.kafka.protocol.primitives import DecodeError
 from streamlib.kafka.protocol.request import Request
 from streamlib.records import TopicPartition
 from streamlib.runtime.complaints import Complaints
+from streamlib.security import Security
 
 log = logging.getLogger("streamlib.kafka")
 
@@ -428,6 +430,8 @@ class KafkaClient:
             try:
                 metadata = await self._exchange_in_time("Metadata", body, node)
             except ConnectionFailedError as error:
+                if error.api == "Token":
+                    raise  # no broker is to blame, and none would take us without
                 failures[str(self._view.address(node))] = str(error)
                 continue
             except KafkaError as error:

@@ -34,6 +34,8 @@ class Connection:
 
         Raises:
             ConnectionFailedError: nobody answers at `bootstrap_servers`.
+            TlsError: there is no trust between us and the brokers, or no TLS.
+            KafkaError: they refuse our credentials.
             UnsupportedBrokerError: the brokers are older than 2.5, or than what `group_protocol` needs.
         """
         settings = ClientSettings(
@@ -42,6 +44,7 @@ class Connection:
             request_timeout_ms=config.request_timeout_ms,
             retry_backoff_ms=config.retry_backoff_ms,
             delivery_timeout_ms=config.delivery_timeout_ms,
+            security=config.security,
         )
         connection = cls(config, await KafkaClient.connect(settings, pool))
         if config.group_protocol == "streams":

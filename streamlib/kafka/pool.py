@@ -10,44 +10,17 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import ssl
 from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping
 from typing import Any, Protocol, TypeAlias
 
 import msgspec
-from aiokafka.conn import AIOKafkaConnection
-from aiokafka.errors import BrokerResponseError
-from aiokafka.errors import KafkaError as AioKafkaError
 
-from streamlib.errors import ConnectionFailedError, ErrorCode, KafkaError, UnsupportedBrokerError
+from streamlib.errors import ConnectionFailedError
 from streamlib.kafka.cluster import Address
-from streamlib.kafka.errors import error_row
-from streamlib.kafka.protocol.messages.cluster import API_VERSIONS
-from streamlib.kafka.protocol.primitives import EncodeError
 from streamlib.kafka.protocol.request import Request
 from streamlib.kafka.protocol.schema import Api
 
-# aiokafka's own timeout of a request: never. Ours differ from call to call (a join may take minutes).
-_NEVER_MS = 10**11
 _CLOSE_TIMEOUT_S = 1.0
-_SASL_REFUSALS = frozenset(
-    {ErrorCode.SASL_AUTHENTICATION_FAILED, ErrorCode.UNSUPPORTED_SASL_MECHANISM, ErrorCode.ILLEGAL_SASL_STATE}
-)
-# The first version with finalized features (KIP-584); brokers from 2.4 on have it.
-_API_VERSIONS_VERSION = 3
-
-
-class Security(msgspec.Struct, frozen=True, kw_only=True):
-    """How to authenticate and encrypt; the names are aiokafka's."""
-
-    security_protocol: str = "PLAINTEXT"
-    ssl_context: ssl.SSLContext | None = None
-    sasl_mechanism: str = "PLAIN"
-    sasl_plain_username: str | None = None
-    sasl_plain_password: str | None = None
-    sasl_kerberos_service_name: str = "kafka"
-    sasl_kerberos_domain_name: str | None = None
-    sasl_oauth_token_provider: object | None = None
 
 
 class Wire(Protocol):
@@ -118,6 +91,7 @@ class ConnectionPool:
         self._open_link = open_link
         self._numbers = itertools.count()
         self._slots: dict[tuple[int, Hashable], _Slot] = {}
+        self._closing: set[asyncio.Future[Any]] = set()  # connections that were dropped, until their sockets are closed
 
     async def link(self, node: int, lane: Hashable, address: Address) -> Link:
         """The node's connection on this lane. Callers that ask while it opens share the attempt; none can
@@ -126,6 +100,7 @@ class ConnectionPool:
         Raises:
             ConnectionFailedError: the broker cannot be reached.
             KafkaError: it refuses our credentials.
+            TlsError: there is no trust, or no TLS, between us.
             UnsupportedBrokerError: it is too old to say what it can do.
         """
         slot = self._slots.get((node, lane))
@@ -145,8 +120,9 @@ class ConnectionPool:
     def drop(self, node: int, lane: Hashable) -> None:
         """Close one connection; whoever waits on it gets a `ConnectionFailedError`."""
         slot = self._slots.pop((node, lane), None)
-        if slot is not None:
-            _close(slot)
+        if slot is not None and (waiter := _close(slot)) is not None:
+            self._closing.add(waiter)
+            waiter.add_done_callback(self._closing.discard)
 
     def drop_lane(self, lane: Hashable) -> None:
         """Close the lane's connections to all nodes."""
@@ -156,71 +132,10 @@ class ConnectionPool:
 
     async def close(self) -> None:
         """Close everything, and wait a moment for the sockets."""
-        closing = [waiter for slot in self._slots.values() if (waiter := _close(slot)) is not None]
-        self._slots.clear()
-        if closing:
-            await asyncio.wait(closing, timeout=_CLOSE_TIMEOUT_S)
-
-
-class Connector:
-    """Opens real connections, with one set of credentials."""
-
-    def __init__(self, client_id: str, security: Security, connect_timeout_ms: int, max_idle_ms: int) -> None:
-        self._client_id = client_id
-        self._security = security
-        self._connect_timeout_s = connect_timeout_ms / 1000
-        self._max_idle_ms = max_idle_ms
-
-    async def open(self, node: int, address: Address, number: int) -> Link:
-        """Connect, authenticate, and ask the broker what it can do."""
-        connection = self._connection(address)
-        where = f"broker {node} at {address}" if node >= 0 else str(address)
-        try:
-            async with asyncio.timeout(self._connect_timeout_s):
-                await connection.connect()
-                return await _introduce(connection, number)
-        except BaseException as error:
-            connection.close()
-            raise _explained(error, where) from error
-
-    def _connection(self, address: Address) -> AIOKafkaConnection:
-        return AIOKafkaConnection(
-            address.host,
-            address.port,
-            client_id=self._client_id,
-            request_timeout_ms=_NEVER_MS,
-            max_idle_ms=self._max_idle_ms,
-            **msgspec.structs.asdict(self._security),
-        )
-
-
-async def _introduce(connection: AIOKafkaConnection, number: int) -> Link:
-    """Ask for versions and features; aiokafka's own question (v0) gives no features."""
-    body = {"client_software_name": "streamlib", "client_software_version": "0"}
-    response = await connection.send(Request(API_VERSIONS, _API_VERSIONS_VERSION, body))
-    answer = response.body(API_VERSIONS, _API_VERSIONS_VERSION)
-    return Link(
-        number,
-        connection,
-        {api.api_key: (api.min_version, api.max_version) for api in answer.api_keys},
-        {feature.name: feature.max_version_level for feature in answer.finalized_features},
-        answer.finalized_features_epoch,
-    )
-
-
-def _explained(error: BaseException, where: str) -> BaseException:
-    match error:
-        case EncodeError():
-            detail = f"{where} is too old: Kafka 2.5 or newer is needed ({error})"
-            return UnsupportedBrokerError("ApiVersions", detail)
-        case BrokerResponseError(errno=code) if code in _SASL_REFUSALS:
-            return KafkaError(code, "SaslAuthenticate", where, f"{error}; {error_row(code).hint}")
-        case TimeoutError():
-            return ConnectionFailedError("Connect", where, "no answer in time")
-        case OSError() | AioKafkaError():
-            return ConnectionFailedError("Connect", where, str(error) or type(error).__name__)
-        case _:
-            return error
+        for node, lane in list(self._slots):
+            self.drop(node, lane)
+        if self._closing:
+            await asyncio.wait(self._closing.copy(), timeout=_CLOSE_TIMEOUT_S)
 
 
 def _being_cancelled() -> bool:

@@ -23,10 +23,12 @@ import msgspec
 from streamlib.config import StreamsConfig
 from streamlib.errors import ConnectionFailedError, ErrorCode, KafkaError
 from streamlib.kafka.cluster import Address
-from streamlib.kafka.pool import Answer, ConnectionPool, Connector, Link, Security, Wire
+from streamlib.kafka.connector import Connector
+from streamlib.kafka.pool import Answer, ConnectionPool, Link, Wire
 from streamlib.kafka.protocol.codec import as_decoded
 from streamlib.kafka.protocol.request import Request
 from streamlib.kafka.protocol.schema import Api
+from streamlib.security import Security
 from tests.errors.places import PLACES
 
 Body: TypeAlias = Mapping[str, Any]

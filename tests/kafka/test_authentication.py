@@ -12,7 +12,9 @@ from streamlib.errors import ConnectionFailedError, ErrorCode, KafkaError
 from streamlib.kafka import client as client_module
 from streamlib.kafka.client import ClientSettings, KafkaClient
 from streamlib.kafka.cluster import Address
-from streamlib.kafka.pool import ConnectionPool, Connector, Link, Security
+from streamlib.kafka.connector import Connector
+from streamlib.kafka.pool import ConnectionPool, Link
+from streamlib.security import Secret, Security
 from streamlib.testing.broker import Broker
 from streamlib.testing.plugin import KafkaTarget
 
@@ -34,8 +36,8 @@ def settings() -> Iterator[ClientSettings]:
             security=Security(
                 security_protocol="SASL_PLAINTEXT",
                 sasl_mechanism="PLAIN",
-                sasl_plain_username="ann",
-                sasl_plain_password="secret",
+                sasl_username="ann",
+                sasl_password=Secret("secret"),
             ),
         )
 
@@ -56,7 +58,7 @@ async def test_right_credentials_are_taken(settings: ClientSettings) -> None:
 
 @pytest.mark.broker
 async def test_wrong_password_is_said_with_the_broker_s_words(settings: ClientSettings) -> None:
-    error = await refusal(settings, sasl_plain_password="wrong")
+    error = await refusal(settings, sasl_password="wrong")
     assert error.code == ErrorCode.SASL_AUTHENTICATION_FAILED
     for part in ("127.0.0.1", "Authentication failed: Invalid username or password", "check user name and password"):
         assert part in str(error)

@@ -25,6 +25,7 @@ from streamlib.cli.demo.verdict import Verdict, examples
 from streamlib.cli.demo.word_count import PREFIX_VARIABLE
 from streamlib.cli.errors import FAILURE_EXIT
 from streamlib.cli.logs import set_up_logs
+from streamlib.cli.options import ConfigOption, SetOption
 from streamlib.cli.run import line_printer
 from streamlib.cli.signals import end_like_ctrl_c
 from streamlib.cli.supervisor import Supervisor, SupervisorOptions
@@ -43,6 +44,8 @@ def demo(
     bootstrap_servers: Annotated[
         str | None, typer.Option(metavar="HOST:PORT,...", help="Use this Kafka instead of starting one.")
     ] = None,
+    config: ConfigOption = None,
+    set_: SetOption = None,
     keep: Annotated[
         bool, typer.Option("--keep", help="Keep topics and state; a broker of its own runs on until Ctrl-C.")
     ] = False,
@@ -68,6 +71,8 @@ def demo(
             rate=rate,
             workers=workers,
             kill=kill,
+            file=config,
+            others=tuple(set_ or ()),
         )
         if bootstrap_servers is not None and not keep:
             stack.callback(_clean_up, options)

@@ -8,13 +8,14 @@ from pathlib import Path
 import anyio.to_thread
 import msgspec
 
-from streamlib.cli.client import connected, paced, partitions_of, read_committed, settled, text_record
+from streamlib.cli.client import opened, paced, partitions_of, read_committed, settled, text_record
 from streamlib.cli.demo.lines import text_lines
 from streamlib.cli.demo.verdict import Verdict, judge
 from streamlib.cli.run import worker_commands
-from streamlib.cli.settings import GivenSettings
+from streamlib.cli.settings import GivenSettings, load_settings
 from streamlib.cli.supervisor import Phase, Supervisor
 from streamlib.cli.view import Sum
+from streamlib.config import StreamsConfig
 from streamlib.kafka.connection import Connection
 
 PARTITIONS = 4
@@ -24,7 +25,10 @@ _CHANGELOG_TOPIC = "{}-counts-changelog"
 
 
 class DemoOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What is run; `name` keeps one demo's topics and group apart from those of any other."""
+    """What is run; `name` keeps one demo's topics and group apart from those of any other.
+
+    `file` and `others` are further settings, of a cluster that asks who we are for example.
+    """
 
     name: str
     bootstrap_servers: str
@@ -33,6 +37,8 @@ class DemoOptions(msgspec.Struct, frozen=True, kw_only=True):
     rate: int
     workers: int
     kill: bool
+    file: Path | None = None
+    others: tuple[str, ...] = ()
 
     @property
     def prefix(self) -> str:
@@ -45,14 +51,21 @@ class DemoOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     def commands(self) -> list[list[str]]:
         """The command of each worker."""
-        given = GivenSettings(
-            application_id=self.name,
+        target = "streamlib.cli.demo.word_count:topology"
+        return worker_commands(target, self.workers, self._given(self.name), f"{self.name}-worker", "warning")
+
+    def client(self) -> StreamsConfig:
+        """How the demo itself connects."""
+        return load_settings(self._given(f"{self.name}-client"))
+
+    def _given(self, application_id: str) -> GivenSettings:
+        return GivenSettings(
+            application_id=application_id,
             bootstrap_servers=self.bootstrap_servers,
             processing_guarantee="exactly_once_v2",
-            others=[f"state_dir={self.state_dir}"],
+            file=self.file,
+            others=[*self.others, f"state_dir={self.state_dir}"],
         )
-        target = "streamlib.cli.demo.word_count:topology"
-        return worker_commands(target, self.workers, given, f"{self.name}-worker", "warning")
 
 
 class Job:
@@ -72,7 +85,7 @@ class Job:
             WorkerFailedError: a worker met an error that no restart mends.
             StalledError: the workers stopped making progress.
         """
-        async with connected(self._options.bootstrap_servers, f"{self._options.name}-client") as connection:
+        async with opened(self._options.client()) as connection:
             for topic in self._options.topics:
                 await connection.admin().create_topic(topic, PARTITIONS)
             self._supervisor.start()
@@ -136,7 +149,7 @@ class Job:
 
 async def remove_traces(options: DemoOptions) -> None:
     """Delete what a demo left on a cluster that is not its own."""
-    async with connected(options.bootstrap_servers, f"{options.name}-client") as connection:
+    async with opened(options.client()) as connection:
         admin = connection.admin()
         internal = (_REPARTITION_TOPIC.format(options.name), _CHANGELOG_TOPIC.format(options.name))
         await admin.delete_topics([*options.topics, *internal])

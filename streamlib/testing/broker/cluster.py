@@ -32,7 +32,9 @@ class BrokerOptions(msgspec.Struct, frozen=True, kw_only=True):
     `port` is the first node's, the next nodes take the next ones; without it any free port is taken.
     `proxied_port` adds a listener whose clients are told to connect to that port (and the next ones), where
     a proxy listens in tests. Without `data_dir` the data is in a temporary folder. `config` holds further
-    server properties. `optimise` is for long runs and benchmarks: quicker in the end, slower at first.
+    server properties. `listeners` adds some that encrypt or ask who one is, such as `{"SECURE": "SASL_SSL"}`; the
+    keys and users they need are properties (`listener.name.secure...`). `optimise` is for long runs and
+    benchmarks: quicker in the end, slower at first.
     """
 
     version: str = DEFAULT_VERSION
@@ -41,6 +43,7 @@ class BrokerOptions(msgspec.Struct, frozen=True, kw_only=True):
     proxied_port: int | None = None
     data_dir: Path | None = None
     config: Mapping[str, str] = {}
+    listeners: Mapping[str, str] = {}
     heap: str = DEFAULT_HEAP
     optimise: bool = False
 
@@ -72,6 +75,7 @@ class Broker:
             for i in range(options.nodes)
         ]
         self._config = options.config
+        self._protocols = options.listeners
 
     @classmethod
     def start(
@@ -83,6 +87,7 @@ class Broker:
         proxied_port: int | None = None,
         data_dir: Path | None = None,
         config: Mapping[str, str] | None = None,
+        listeners: Mapping[str, str] | None = None,
         heap: str = DEFAULT_HEAP,
         optimise: bool = False,
         progress: Progress | None = None,
@@ -102,6 +107,7 @@ class Broker:
             proxied_port=proxied_port,
             data_dir=data_dir,
             config=config or {},
+            listeners=listeners or {},
             heap=heap,
             optimise=optimise,
         )
@@ -113,6 +119,16 @@ class Broker:
     def bootstrap_servers(self) -> str:
         """The nodes' addresses, `host:port,host:port`."""
         return _addresses(ports.client for ports in self.ports)
+
+    def servers(self, listener: str) -> str:
+        """The nodes' addresses at one of the further `listeners`.
+
+        Raises:
+            BrokerError: it was started without that.
+        """
+        if listener not in self._protocols:
+            raise BrokerError(f"this broker has no listener {listener}: start it with listeners={{...}}")
+        return _addresses(ports.others[listener] for ports in self.ports)
 
     @property
     def proxy_target_port(self) -> int:
@@ -180,7 +196,8 @@ class Broker:
 
         def prepare(node: Node) -> None:
             index = self.nodes.index(node)
-            node.prepare(server_properties(index, self.ports, node.folder / "data", self._config), cluster_id)
+            settings = server_properties(index, self.ports, node.folder / "data", self._config, self._protocols)
+            node.prepare(settings, cluster_id)
 
         _each(prepare, self.nodes)
 
@@ -212,6 +229,7 @@ def _node_ports(options: BrokerOptions, index: int, held: ExitStack) -> NodePort
         controller=_hold_port(held),
         proxy=_hold_port(held) if proxied else None,
         advertised=options.proxied_port + index if options.proxied_port is not None else None,
+        others={listener: _hold_port(held) for listener in options.listeners},
     )
 
 

@@ -26,22 +26,34 @@ log4j.appender.out.layout.ConversionPattern=[%d] %p %m (%c)%n
 """
 
 
+_PROTOCOLS = dict.fromkeys(("CONTROLLER", "PLAINTEXT", "PROXY"), "PLAINTEXT")
+
+
 class NodePorts(msgspec.Struct, frozen=True):
     """The ports of one node, all on the loopback address.
 
-    With `advertised`, the node also listens on `proxy` and tells clients that come in there to use that one.
+    With `advertised`, the node also listens on `proxy` and tells clients that come in there to use that one. `others`
+    are further listeners by name.
     """
 
     client: int
     controller: int
     proxy: int | None = None
     advertised: int | None = None
+    others: Mapping[str, int] = {}
 
 
 def server_properties(
-    index: int, cluster: Sequence[NodePorts], log_dir: Path, extra: Mapping[str, str]
+    index: int,
+    cluster: Sequence[NodePorts],
+    log_dir: Path,
+    extra: Mapping[str, str],
+    protocols: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
-    """The settings of node `index` (from 0): broker and controller, quick to rebalance and time out."""
+    """The settings of node `index` (from 0): broker and controller, quick to rebalance and time out.
+
+    `protocols` has those of the further listeners, such as `SASL_SSL`, by their names.
+    """
     copies = min(3, len(cluster))
     settings = {
         "process.roles": "broker,controller",
@@ -49,7 +61,7 @@ def server_properties(
         "controller.quorum.voters": _voters(cluster),
         "controller.listener.names": "CONTROLLER",
         "inter.broker.listener.name": "PLAINTEXT",
-        "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,PROXY:PLAINTEXT",
+        "listener.security.protocol.map": _protocol_map(protocols or {}),
         "log.dirs": str(log_dir),
         "auto.create.topics.enable": "false",
         "default.replication.factor": str(copies),
@@ -75,6 +87,10 @@ def properties_text(settings: Mapping[str, str]) -> str:
     return "".join(f"{name}={value}\n".replace("\\", "\\\\") for name, value in settings.items())
 
 
+def _protocol_map(further: Mapping[str, str]) -> str:
+    return ",".join(f"{listener}:{protocol}" for listener, protocol in {**_PROTOCOLS, **further}.items())
+
+
 def _voters(cluster: Sequence[NodePorts]) -> str:
     return ",".join(f"{i}@{HOST}:{ports.controller}" for i, ports in enumerate(cluster, start=1))
 
@@ -82,6 +98,9 @@ def _voters(cluster: Sequence[NodePorts]) -> str:
 def _listeners(ports: NodePorts) -> dict[str, str]:
     listeners = [f"PLAINTEXT://{HOST}:{ports.client}", f"CONTROLLER://{HOST}:{ports.controller}"]
     advertised = [f"PLAINTEXT://{HOST}:{ports.client}"]
+    for name, port in ports.others.items():
+        listeners.append(f"{name}://{HOST}:{port}")
+        advertised.append(f"{name}://{HOST}:{port}")
     if ports.proxy is not None:
         listeners.append(f"PROXY://{HOST}:{ports.proxy}")
         advertised.append(f"PROXY://{HOST}:{ports.advertised}")

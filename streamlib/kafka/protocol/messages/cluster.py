@@ -44,6 +44,32 @@ API_VERSIONS = Api(
     ),
 )
 
+SASL_HANDSHAKE = Api(
+    "SaslHandshake",
+    key=17,
+    versions=(1, 1),
+    flexible=2,
+    request=(F("mechanism", "string"),),
+    response=(
+        F("error_code", "int16"),
+        F("mechanisms", "[]string"),
+    ),
+)
+
+SASL_AUTHENTICATE = Api(
+    "SaslAuthenticate",
+    key=36,
+    versions=(1, 2),
+    flexible=2,
+    request=(F("auth_bytes", "bytes"),),
+    response=(
+        F("error_code", "int16"),
+        F("error_message", "string", nullable="0+"),
+        F("auth_bytes", "bytes"),
+        F("session_lifetime_ms", "int64", "1+", default=0, ignorable=True),
+    ),
+)
+
 METADATA = Api(
     "Metadata",
     key=3,
