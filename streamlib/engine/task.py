@@ -608,6 +608,17 @@ class Task:
         """The low-water marks, as far as a commit with them has at least been begun."""
         return {partition: min(queue.low_water, queue.committed) for partition, queue in self._queues.items()}
 
+    @property
+    def resting(self) -> set[TopicPartition]:
+        """Inputs that stand still on purpose: a record waits for its time in a retry topic, or for its service."""
+        now_ms = self._now_ms()
+        for_service = self._calls is not None and self._calls.next_ms is not None
+        return {
+            partition
+            for partition, queue in self._queues.items()
+            if (queue.retries and now_ms < queue.due_ms < END_OF_TIME) or (for_service and queue.unfinished)
+        }
+
     def offsets(self) -> dict[TopicPartition, OffsetAndMetadata]:
         """Positions that moved since the last commit was begun, past dropped records and control markers too. Where
         calls are pending it is the low-water mark, with which records above it are unfinished.

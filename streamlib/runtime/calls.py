@@ -22,6 +22,7 @@ import msgspec
 
 from streamlib.engine.calls import Answer, Call, Wait
 from streamlib.engine.task import Task
+from streamlib.records import TopicPartition
 from streamlib.runtime.wakeup import Wakeup
 
 log = logging.getLogger(__name__)
@@ -81,6 +82,11 @@ class CallsUnderWay:
         """The call that is under way for the longest, and for how many ms; None if there is none."""
         first = next(iter(self._under_way.values()), None)
         return None if first is None else (first.call, (asyncio.get_running_loop().time() - first.since_s) * 1000)
+
+    @property
+    def resting(self) -> set[TopicPartition]:
+        """Inputs with records that wait to be tried again."""
+        return {call.read_at[0] for call in self._waiting if call.read_at is not None}
 
     @property
     def answered(self) -> bool:

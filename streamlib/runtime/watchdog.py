@@ -111,7 +111,7 @@ class Watchdog:
         if self._looked_ms is not None:
             self._now_ms += min(now_ms - self._looked_ms, LONGEST_LOOK_MS)
         self._looked_ms, now_ms = now_ms, self._now_ms
-        behind = {p: mark for p, mark in seen.committed.items() if seen.ends.get(p, 0) > mark}
+        behind = {p: at for p, at in seen.committed.items() if seen.ends.get(p, 0) > at and p not in seen.resting}
         self._partitions.look(behind, now_ms)
         self._transactions.look({p: seen.ends.get(p) for p in seen.unstable}, now_ms)
         self._heard.look({"coordinator": seen.heard} if seen.settled else {}, now_ms)

@@ -116,6 +116,7 @@ class Observation(msgspec.Struct, frozen=True):
         committed: likewise, done and in a commit that was begun at least.
         ends: the inputs' last stable offsets, as far as they are known.
         unstable: how many records are behind them, where there are any.
+        resting: inputs that stand still on purpose, until something can be tried again.
         open_transaction_ms: for how long a transaction is open; 0 if none is.
         oldest_call: of those under way, and for how many ms.
         meter: what is counted and timed.
@@ -132,6 +133,7 @@ class Observation(msgspec.Struct, frozen=True):
     committed: Mapping[TopicPartition, int]
     ends: Mapping[TopicPartition, int]
     unstable: Mapping[TopicPartition, int]
+    resting: Collection[TopicPartition]
     open_transaction_ms: float
     oldest_call: tuple[Call, float] | None
     meter: Meter
@@ -251,6 +253,7 @@ class Worker:
             committed={p: mark for task in running.values() for p, mark in task.committed_marks().items()},
             ends=self._fetcher.end_offsets(),
             unstable=self._fetcher.unstable(),
+            resting=self._calls.resting.union(*(task.resting for task in running.values())),
             open_transaction_ms=self._committer.open_ms,
             oldest_call=self._calls.oldest,
             meter=self.meter,

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,18 @@ import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from streamlib import Health, HealthStatus, KafkaStreams, StreamsBuilder, StreamsConfig, Topology
+from streamlib import (
+    CircuitBreaker,
+    Health,
+    HealthStatus,
+    KafkaStreams,
+    Retry,
+    RetryTopics,
+    Service,
+    StreamsBuilder,
+    StreamsConfig,
+    Topology,
+)
 from streamlib.app import Connect
 from streamlib.kafka.connection import Connection
 from streamlib.monitoring.endpoint import MetricsEndpoint
@@ -245,6 +257,34 @@ async def test_a_call_that_does_not_end_is_stuck_and_so_is_its_partition(bench: 
         gate.set()
         await until_health(app, is_well)
         assert (await bench.scrape())["streamlib_worker_stuck_partitions"] == {(): 0}
+
+
+SERVICE = Service("shop", breaker=CircuitBreaker(failures=1, open_for=timedelta(hours=1)))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"on_error": Retry([timedelta(hours=1)])},
+        {"on_error": RetryTopics([timedelta(hours=1)])},
+        {"service": SERVICE},
+    ],
+    ids=["retry", "retry topic", "breaker"],
+)
+async def test_what_waits_to_be_tried_again_is_not_stuck(bench: Bench, options: dict[str, Any]) -> None:
+    async def fail(value: str) -> str:
+        raise ConnectionError(value)
+
+    builder = StreamsBuilder()
+    builder.stream(bench.source, key=str, value=str).map_values(fail, name="ask", **options).to(bench.sink)
+    async with bench.running(builder.build()) as app:
+        await app.wait_running()
+        await bench.produce([("a", "x")])
+        with anyio.fail_after(PATIENCE_S):
+            while app.status.records_in == 0:
+                await anyio.sleep(0.05)
+        await anyio.sleep(2 * WATCHDOG_MS / 1000)
+        assert is_well(app.health()), app.health()
 
 
 async def test_a_transaction_that_somebody_leaves_open_is_told_until_it_ends(bench: Bench) -> None:

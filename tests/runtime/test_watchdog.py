@@ -48,6 +48,11 @@ def test_a_worker_that_has_nothing_to_do_is_well(watchdog: Watchdog) -> None:
     assert look(watchdog, 300, **behind(7, 7)) == []
 
 
+def test_a_partition_that_waits_to_be_tried_again_is_well(watchdog: Watchdog) -> None:
+    assert look(watchdog, 300, **behind(7, 20), resting={P0}) == []
+    assert look(watchdog, 59, 301, **behind(7, 20)) == []  # from then on it counts
+
+
 def test_a_partition_with_lag_that_does_not_move_is_stuck_after_the_timeout(watchdog: Watchdog) -> None:
     assert look(watchdog, 59, **behind(7, 20)) == []
     (found,) = look(watchdog, 1, 60, **behind(7, 25))  # more lag is no progress
