@@ -132,7 +132,9 @@ class Job:
         total = Sum.of(views)
         all_running = all(view.report is not None and view.report.running for view in views)
         crashed = self.killed or not self._options.kill
-        return all_running and crashed and total.tasks == _TASKS and total.lag == 0, total.records_in
+        # A worker that has just begun knows of no lag yet. Every line counts at least once, and each word of it does.
+        begun = total.records_in >= len(self.lines)
+        return all_running and crashed and begun and total.tasks == _TASKS and total.lag == 0, total.records_in
 
     async def _stop_workers(self) -> None:
         self._supervisor.stop()
