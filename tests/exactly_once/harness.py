@@ -24,6 +24,7 @@ from streamlib.testing.plugin import KafkaTarget
 
 PARTITIONS = 2
 PATIENCE_S = 60
+MARKERS_S = 2
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -97,7 +98,7 @@ class Bench:
         admin, decode = self.connection.admin(), serde_for(value).decode
         count = (await admin.partition_counts([topic]))[topic]
         partitions = [TopicPartition(topic, number) for number in range(count)]
-        ends = await admin.list_offsets(partitions, "latest_stable")
+        ends = await self.stable_ends(partitions)
         positions = await admin.list_offsets(partitions, "earliest")
         fetcher = self.connection.fetcher()
         fetcher.add(positions)
@@ -125,6 +126,20 @@ class Bench:
         """The log ends of a topic (the input), control markers included."""
         partitions = [TopicPartition(topic or self.source, number) for number in range(self.partitions)]
         return await self.connection.admin().list_offsets(partitions, "latest")
+
+    async def stable_ends(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
+        """Up to where committed records can be read, once the markers of what is committed by now are there.
+
+        A broker answers EndTxn before it writes them, and the one for the offsets may come before the others. What
+        somebody has left open on purpose is not waited for for ever.
+        """
+        admin = self.connection.admin()
+        with anyio.move_on_after(MARKERS_S):
+            while await admin.list_offsets(partitions, "latest_stable") != await admin.list_offsets(
+                partitions, "latest"
+            ):
+                await anyio.sleep(0.02)
+        return await admin.list_offsets(partitions, "latest_stable")
 
     # --- workers
 
@@ -298,6 +313,18 @@ async def opened(bench: Bench, partitions: int = PARTITIONS) -> AsyncIterator[Be
         yield bench
     finally:
         await bench.close()
+
+
+def config_of(bench: Bench, target: KafkaTarget, folder: Path, **options: Any) -> StreamsConfig:
+    """Of an application on the bench's topics that runs in this process, and is itself again after a restart."""
+    return StreamsConfig(
+        application_id=bench.name,
+        bootstrap_servers=target.bootstrap_servers,
+        processing_guarantee="exactly_once_v2",
+        state_dir=str(folder / "here"),
+        group_instance_id="w",
+        **options,
+    )
 
 
 def numbered(count: int, keys: str = "abcd", start: int = 0) -> list[tuple[str, str]]:

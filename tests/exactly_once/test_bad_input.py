@@ -24,7 +24,7 @@ from streamlib import (
     TopologyError,
 )
 from streamlib.testing.plugin import KafkaTarget
-from tests.exactly_once.harness import Bench, numbered
+from tests.exactly_once.harness import Bench, config_of, numbered
 from tests.exactly_once.topologies import counter, fails_on_poison
 
 
@@ -34,13 +34,7 @@ class Order(msgspec.Struct):
 
 @pytest.fixture
 def config(bench: Bench, kafka: KafkaTarget, tmp_path: Path) -> StreamsConfig:
-    return StreamsConfig(
-        application_id=bench.name,
-        bootstrap_servers=kafka.bootstrap_servers,
-        processing_guarantee="exactly_once_v2",
-        state_dir=str(tmp_path / "here"),
-        group_instance_id="w",
-    )
+    return config_of(bench, kafka, tmp_path)
 
 
 async def run(topology: Any, config: StreamsConfig) -> None:

@@ -14,7 +14,7 @@ import pytest
 from streamlib import DeadLetter, KafkaStreams, ProcessingError, SerializationError, StreamsBuilder, StreamsConfig
 from streamlib.testing.plugin import KafkaTarget
 from streamlib.topology.topology import Topology
-from tests.exactly_once.harness import Bench, check_counts, numbered, opened
+from tests.exactly_once.harness import Bench, check_counts, config_of, numbered, opened
 from tests.exactly_once.test_pathological import write, written
 
 
@@ -26,13 +26,7 @@ async def bench(kafka_broker: KafkaTarget, unique_name: Callable[[str], str], tm
 
 @pytest.fixture
 def config(bench: Bench, kafka_broker: KafkaTarget, tmp_path: Path) -> StreamsConfig:
-    return StreamsConfig(
-        application_id=bench.name,
-        bootstrap_servers=kafka_broker.bootstrap_servers,
-        processing_guarantee="exactly_once_v2",
-        state_dir=str(tmp_path / "here"),
-        group_instance_id="w",
-    )
+    return config_of(bench, kafka_broker, tmp_path)
 
 
 async def feed(bench: Bench, *rows: tuple[bytes | None, bytes | None]) -> None:

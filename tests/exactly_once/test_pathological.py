@@ -33,7 +33,7 @@ from streamlib.errors import ErrorCode
 from streamlib.records import Headers, TopicPartition
 from streamlib.testing.plugin import KafkaTarget
 from streamlib.topology.topology import Topology
-from tests.exactly_once.harness import PATIENCE_S, Bench, check_counts, numbered, opened
+from tests.exactly_once.harness import PATIENCE_S, Bench, check_counts, config_of, numbered, opened
 
 MIB = 1 << 20
 NEVER_TOO_LATE = str((1 << 63) - 1)
@@ -48,13 +48,7 @@ async def bench(kafka_broker: KafkaTarget, unique_name: Callable[[str], str], tm
 
 @pytest.fixture
 def config(bench: Bench, kafka_broker: KafkaTarget, tmp_path: Path) -> StreamsConfig:
-    return StreamsConfig(
-        application_id=bench.name,
-        bootstrap_servers=kafka_broker.bootstrap_servers,
-        processing_guarantee="exactly_once_v2",
-        state_dir=str(tmp_path / "here"),
-        group_instance_id="w",
-    )
+    return config_of(bench, kafka_broker, tmp_path)
 
 
 async def run(topology: Topology, config: StreamsConfig) -> None:
@@ -81,7 +75,7 @@ async def write(bench: Bench, *records: tuple[bytes | None, bytes | None, int, H
 async def written(bench: Bench, topic: str = "") -> list[Any]:
     """The committed records of a topic of one partition (the output), as they are."""
     partition = TopicPartition(topic or bench.sink, 0)
-    end = (await bench.connection.admin().list_offsets([partition], "latest_stable"))[partition]
+    end = (await bench.stable_ends([partition]))[partition]
     position, records = 0, list[Any]()
     fetcher = bench.connection.fetcher()
     fetcher.add({partition: 0})

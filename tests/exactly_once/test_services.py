@@ -16,7 +16,7 @@ import pytest
 from streamlib import CircuitBreaker, KafkaStreams, RateLimit, Service, StreamsBuilder, StreamsConfig
 from streamlib.testing.plugin import KafkaTarget
 from streamlib.topology.topology import Topology
-from tests.exactly_once.harness import Bench, numbered, opened
+from tests.exactly_once.harness import Bench, config_of, numbered, opened
 
 FAILURES, OPEN_FOR_S, CONCURRENCY = 5, 0.5, 20
 
@@ -56,15 +56,7 @@ async def bench(kafka_broker: KafkaTarget, unique_name: Callable[[str], str], tm
 
 @pytest.fixture
 def config(bench: Bench, kafka_broker: KafkaTarget, tmp_path: Path) -> StreamsConfig:
-    return StreamsConfig(
-        application_id=bench.name,
-        bootstrap_servers=kafka_broker.bootstrap_servers,
-        processing_guarantee="exactly_once_v2",
-        state_dir=str(tmp_path / "here"),
-        session_timeout_ms=6_000,
-        heartbeat_interval_ms=300,
-        group_instance_id="w",
-    )
+    return config_of(bench, kafka_broker, tmp_path, session_timeout_ms=6_000, heartbeat_interval_ms=300)
 
 
 async def until(holds: Callable[[], Any]) -> None:
