@@ -23,10 +23,8 @@ from streamlib.security import (
     KNOWN_ELSEWHERE,
     SECRET_FILES,
     SECRETS,
-    SaslMechanism,
     Secret,
     Security,
-    SecurityProtocol,
     find_provider,
     keep_secret,
 )
@@ -60,7 +58,7 @@ _MOST_TAGS, _LONGEST_TAG_NAME, _LONGEST_TAG_VALUE = 5, 20, 30  # as in KIP-708
 _LONGEST_APPLICATION_ID = 200  # leaves room for `-<store>-changelog` within Kafka's 249 characters
 
 
-class StreamsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class StreamsConfig(Security, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How an application runs. Times are in ms, sizes in bytes.
 
     Args:
@@ -154,7 +152,7 @@ class StreamsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     max_warmup_replicas: int = 2
     client_rack: str | None = None
     rack_aware_assignment_tags: tuple[str, ...] = ()
-    client_tags: dict[str, str] = {}
+    client_tags: dict[str, str] = msgspec.field(default_factory=dict)
     leave_group: bool | None = None
     group_instance_id: str | None = None
     state_dir: str = ""
@@ -190,20 +188,6 @@ class StreamsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     rocksdb_memory_bytes: int = 64 * MIB
     metrics_recording_level: RecordingLevel = "INFO"
     watchdog_timeout_ms: int = 60_000
-    security_protocol: SecurityProtocol = "PLAINTEXT"
-    ssl_cafile: str | None = None
-    ssl_certfile: str | None = None
-    ssl_keyfile: str | None = None
-    ssl_key_password: Secret | None = None
-    ssl_check_hostname: bool = True
-    sasl_mechanism: SaslMechanism | None = None
-    sasl_username: str | None = None
-    sasl_password: Secret | None = None
-    sasl_oauth_token_provider: Callable[..., Any] | None = None
-    sasl_oauthbearer_token_endpoint_url: str | None = None
-    sasl_oauthbearer_client_credentials_client_id: str | None = None
-    sasl_oauthbearer_client_credentials_client_secret: Secret | None = None
-    sasl_oauthbearer_scope: str | None = None
 
     def __post_init__(self) -> None:
         keep_secret(self, SECRETS)

@@ -29,7 +29,7 @@ def partition_for(key: bytes, partitions: int) -> int:
     >>> partition_for(b"a", 2)
     0
     """
-    return (murmurhash2(key, _SEED) & _POSITIVE) % partitions
+    return (murmur2(key) & _POSITIVE) % partitions
 
 
 def partitioner_for(partitions: int) -> Callable[[bytes], int]:
