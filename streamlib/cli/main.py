@@ -20,6 +20,8 @@ COMMANDS: Mapping[str, str] = {
     "topology": "streamlib.cli.topology:topology",
     "verify": "streamlib.cli.verify.command:verify",
     "lag": "streamlib.cli.lag.command:lag",
+    "produce": "streamlib.cli.records.produce:produce",
+    "consume": "streamlib.cli.records.consume:consume",
     "dlq": "streamlib.cli.dlq.command:app",
     "reset": "streamlib.cli.reset.command:reset",
     "demo": "streamlib.cli.demo.command:demo",
