@@ -18,7 +18,7 @@ test: .venv
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --config-file docs/mkdocs.yml
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --config-file docs/mkdocs.yml
 	+$(MAKE) --no-print-directory -j5 $(PARTS)
 
 # They mostly wait, each for brokers of its own. The logs of four go to files, so that they do not mix.
