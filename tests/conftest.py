@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from streamlib.testing.plugin import KafkaTarget, kafka_versions
 
 CORPUS = Path(__file__).parents[2] / "shared" / "conformance" / "cases"
+
+# How long an example takes says more about what else the machine does.
+hypothesis.settings.register_profile("streamlib", deadline=None)
+hypothesis.settings.load_profile("streamlib")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
