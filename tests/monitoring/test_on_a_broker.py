@@ -166,7 +166,9 @@ async def test_what_is_scraped_is_what_happened(bench: Bench) -> None:
     assert sum(found["streamlib_store_put_total"].values()) >= 7
     assert sum(found["streamlib_store_get_total"].values()) >= 7
     assert found["streamlib_client_state"] == {("RUNNING",): 1}
-    assert app.metrics().client.state == "NOT_RUNNING"
+    closed = app.metrics()
+    assert closed.client.state == "NOT_RUNNING"
+    assert not (closed.tasks or closed.partitions or closed.nodes or closed.stores or closed.caches)
     assert app.health() == Health(HealthStatus.STUCK, False, ("the application has stopped",))
 
 
