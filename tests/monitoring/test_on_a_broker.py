@@ -168,7 +168,8 @@ async def test_what_is_scraped_is_what_happened(bench: Bench) -> None:
     assert found["streamlib_client_state"] == {("RUNNING",): 1}
     closed = app.metrics()
     assert closed.client.state == "NOT_RUNNING"
-    assert not (closed.tasks or closed.partitions or closed.nodes or closed.stores or closed.caches)
+    gone = (closed.tasks, closed.partitions, closed.nodes, closed.stores, closed.caches)
+    assert gone == ({}, {}, {}, {}, {})
     assert app.health() == Health(HealthStatus.STUCK, False, ("the application has stopped",))
 
 
