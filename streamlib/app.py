@@ -108,6 +108,16 @@ class KafkaStreams:
         self._background: anyio.abc.TaskGroup | None = None
 
     @property
+    def config(self) -> StreamsConfig:
+        """How it runs."""
+        return self._config
+
+    @property
+    def topology(self) -> Topology:
+        """What it runs."""
+        return self._topology
+
+    @property
     def state(self) -> State:
         """Where the application is in its life."""
         return self._state_of(self._worker is not None and self._worker.running)

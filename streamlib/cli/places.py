@@ -1,0 +1,79 @@
+"""`--metrics` and `--web`: where a worker process shows itself over HTTP."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import msgspec
+
+from streamlib.app import KafkaStreams
+from streamlib.errors import ConfigError
+from streamlib.monitoring.address import address_of_worker, parse_address
+
+log = logging.getLogger(__name__)
+
+
+class Places(msgspec.Struct, frozen=True):
+    """Addresses as they were given; None is nowhere."""
+
+    metrics: str | None = None
+    web: str | None = None
+
+    def arguments(self, number: int) -> list[str]:
+        """Those of worker `number`, from 0 on, as options of the command line.
+
+        Raises:
+            ConfigError: one is no address, or there are not so many ports.
+
+        >>> Places("9464", "0.0.0.0:8080").arguments(1)
+        ['--metrics', '127.0.0.1:9465', '--web', '0.0.0.0:8081']
+        """
+        found = []
+        for option, given, what in (("--metrics", self.metrics, "metrics"), ("--web", self.web, "web console")):
+            if given is not None:
+                found += [option, str(address_of_worker(parse_address(given, what), number, what))]
+        return found
+
+
+NOWHERE = Places()
+
+
+@contextmanager
+def shown(app: KafkaStreams, places: Places) -> Iterator[None]:
+    """Show the application there for the time of the block.
+
+    Raises:
+        ConfigError: an address is none or taken, what is needed is not installed, or a token is missing.
+    """
+    with _metrics_at(app, places.metrics), _console_at(app, places.web):
+        yield
+
+
+@contextmanager
+def _metrics_at(app: KafkaStreams, address: str | None) -> Iterator[None]:
+    if address is None:
+        yield
+        return
+    try:
+        from streamlib.monitoring.endpoint import MetricsEndpoint
+    except ImportError as error:
+        raise ConfigError('--metrics needs prometheus-client: pip install "streamlib[prometheus]"') from error
+    with MetricsEndpoint(app, address) as endpoint:
+        log.info("/metrics, /health and /ready at http://%s", endpoint.address)
+        yield
+
+
+@contextmanager
+def _console_at(app: KafkaStreams, address: str | None) -> Iterator[None]:
+    if address is None:
+        yield
+        return
+    try:
+        from streamlib.web.server import WebServer
+    except ImportError as error:
+        raise ConfigError('--web needs starlette and uvicorn: pip install "streamlib[web]"') from error
+    with WebServer(app, parse_address(address, "web console"), token=app.config.web_token) as server:
+        log.info("web console at http://%s", server.address)
+        yield
