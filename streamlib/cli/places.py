@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import msgspec
 
@@ -71,9 +71,12 @@ def _console_at(app: KafkaStreams, address: str | None) -> Iterator[None]:
         yield
         return
     try:
+        from streamlib.web.console import Console
         from streamlib.web.server import WebServer
     except ImportError as error:
         raise ConfigError('--web needs starlette and uvicorn: pip install "streamlib[web]"') from error
-    with WebServer(app, parse_address(address, "web console"), token=app.config.web_token) as server:
+    app.show()
+    place, token = parse_address(address, "web console"), app.config.web_token
+    with closing(Console(app)) as console, WebServer(app, place, token=token, routes=console.routes()) as server:
         log.info("web console at http://%s", server.address)
         yield

@@ -13,6 +13,7 @@ from typing import Self
 import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import BaseRoute, Mount
 from starlette.staticfiles import StaticFiles
 
@@ -69,7 +70,7 @@ class WebServer:
         login = Login(app.metrics().application_id, token)
         site = Starlette(
             routes=[*probe_routes(app), *login.routes(), STATIC, *routes],
-            middleware=[Middleware(Guard, address=wanted, login=login)],
+            middleware=[Middleware(Guard, address=wanted, login=login), Middleware(GZipMiddleware, minimum_size=2_000)],
         )
         self._server = uvicorn.Server(
             uvicorn.Config(
