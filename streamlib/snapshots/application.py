@@ -143,6 +143,7 @@ class ApplicationSnapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 def put_together(answers: Sequence[Answer], at_ms: int) -> ApplicationSnapshot:
     """The application out of what its workers said; at least one of them has."""
+    answers = [answer for _, answer in sorted(zip(names_of(answers), answers, strict=True), key=lambda pair: pair[0])]
     names = names_of(answers)
     rows = tuple(_worker(answer, names[number]) for number, answer in enumerate(answers))
     told = [(names[number], answer) for number, answer in enumerate(answers) if answer.snapshot is not None]

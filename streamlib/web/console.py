@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from importlib.resources import files
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import msgspec
 from starlette.requests import Request
@@ -45,6 +45,9 @@ LETTERS_PATIENCE_S = 15.0
 LONGEST_TEXT = 2_000
 
 
+ReadLetters: TypeAlias = Callable[[], Awaitable[list[TopicOfLetters]]]
+
+
 class Shown(Observed, Protocol):
     """`KafkaStreams`, for those who look at it."""
 
@@ -61,10 +64,17 @@ class Console:
     Args:
         app: the application.
         others: where the other workers' consoles are now. May be called by any thread.
+        read_letters: gets the dead letters; by default a connection is opened for each look at them.
     """
 
-    def __init__(self, app: Shown, others: Callable[[], Collection[Address]] = tuple) -> None:
+    def __init__(
+        self,
+        app: Shown,
+        others: Callable[[], Collection[Address]] = tuple,
+        read_letters: ReadLetters | None = None,
+    ) -> None:
         self._app = app
+        self._read_letters = read_letters or (lambda: letters_of(app))
         self._peers = Peers(app.config.application_id, others, app.config.web_token)
         self._latest: ApplicationSnapshot | None = None
         self._latest_s = 0.0
@@ -122,16 +132,21 @@ class Console:
                 self._letters_s = time.monotonic()
             return _json({"topics": [_topic(each) for each in self._letters]})
 
-    async def _read_letters(self) -> list[TopicOfLetters]:
-        config = self._app.config
-        topics = dead_letter_topics(self._app.topology, config.error_policies)
-        if not topics:
-            return []
-        connection = await Connection.open(config)
-        try:
-            return await recent_letters(connection, topics, LETTERS)
-        finally:
-            await connection.close()
+
+async def letters_of(app: Shown) -> list[TopicOfLetters]:
+    """Of the topics that the topology and the settings name.
+
+    Raises:
+        KafkaError: the cluster cannot be reached, or refuses.
+    """
+    topics = dead_letter_topics(app.topology, app.config.error_policies)
+    if not topics:
+        return []
+    connection = await Connection.open(app.config)
+    try:
+        return await recent_letters(connection, topics, LETTERS)
+    finally:
+        await connection.close()
 
 
 def shown(config: StreamsConfig) -> dict[str, Any]:

@@ -19,11 +19,12 @@ import msgspec
 
 from streamlib.topology.drawing import Drawing, Group, Shape
 
-NODE_WIDTH, NODE_HEIGHT = 176, 46
+NODE_WIDTH, NODE_HEIGHT = 188, 46
 STORE_HEIGHT = 18
 TOPIC_HEIGHT = 34
 GAP_X, GAP_Y = 20, 30
 PADDING, TITLE = 16, 26
+GROUP_LINE = 190  # beside the title: what is known of its tasks
 WIDEST = 1_150
 SWEEPS = 4
 
@@ -138,7 +139,7 @@ def _inside(
         rows[layer].append(shape)
     order = _ordered([rows[layer] for layer in sorted(rows)], own)
     widest = max((len(row) for row in order), default=1)
-    inner_width = max(widest * (NODE_WIDTH + GAP_X) - GAP_X, 8.0 * len(group.text))
+    inner_width = max(widest * (NODE_WIDTH + GAP_X) - GAP_X, 8.0 * len(group.text) + GROUP_LINE)
     boxes, y = [], float(TITLE + PADDING)
     for row in order:
         x = PADDING + (inner_width - (len(row) * (NODE_WIDTH + GAP_X) - GAP_X)) / 2

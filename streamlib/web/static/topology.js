@@ -9,7 +9,7 @@ export function topology({ app, graph, selected, ...rest }, state = arguments[0]
   const pad = 8;
   const picture = s("svg", { class: "graph", viewBox: `${-pad} ${-pad} ${layout.width + 2 * pad} ${layout.height + 2 * pad}`, style: { "max-width": `${layout.width + 2 * pad}px` }, role: "group", "aria-label": "The topology" },
     s("defs", {}, s("marker", { id: "tip", viewBox: "0 0 8 8", refX: 7, refY: 4, markerWidth: 7, markerHeight: 7, orient: "auto" }, s("path", { d: "M0 0L8 4L0 8Z", class: "tip" }))),
-    layout.groups.map((group) => s("g", { class: "sub" }, s("rect", { x: group.x, y: group.y, width: group.width, height: group.height, rx: 14 }), s("text", { x: group.x + 16, y: group.y + 24 }, group.text))),
+    layout.groups.map((group) => s("g", { class: "sub" }, s("rect", { x: group.x, y: group.y, width: group.width, height: group.height, rx: 14 }), s("text", { x: group.x + 16, y: group.y + 24 }, group.text, s("tspan", { class: "live", dx: 8 }, groupLine(group, app))))),
     layout.arrows.map(([tail, head]) => arrow(boxes.get(tail), boxes.get(head), app)),
     layout.boxes.map((box) => shape(box, app, selected === box.id, choose)));
   return [h("section", {}, h("h2", {}, "Topology"), h("p", { class: "hint" }, "The bar below a node is its part of the workers' time, from samples. Choose a node or topic to see more."), h("div", { class: "canvas" }, picture), details(boxes.get(selected), app)),
@@ -36,10 +36,18 @@ function shape(box, app, chosen, choose) {
   return s("g", { class: `node ${box.kind}${chosen ? " chosen" : ""}`, tabindex: 0, role: "button", "aria-pressed": String(chosen), "aria-label": `${box.kind} ${box.text}: ${line}`, onclick: pick, onkeydown: (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); pick(); } } },
     s("title", {}, box.text),
     s("rect", { class: "body", x: box.x, y: box.y, width: box.width, height: box.height, rx: topic ? box.height / 2 : 9 }),
-    s("text", { class: "name", x: cx, y: box.y + (topic ? 15 : 19), "text-anchor": "middle" }, clip(topic ? box.text : title, topic ? 60 : number === null ? 23 : 20), number === null ? "" : s("tspan", { class: "number", dx: 5 }, `${number}`)),
+    s("text", { class: "name", x: cx, y: box.y + (topic ? 15 : 19), "text-anchor": "middle" }, clip(topic ? box.text : title, topic ? 60 : 22), number === null ? "" : s("tspan", { class: "number", dx: 5 }, `${number}`)),
     s("text", { class: "live", x: cx, y: box.y + (topic ? 28 : 34), "text-anchor": "middle" }, line),
     box.stores.map((store, at) => s("text", { class: "store", x: cx, y: box.y + 50 + at * 18, "text-anchor": "middle" }, `\u25a4 ${clip(store, 24)}`)),
     topic ? null : s("rect", { class: `heat ${busy > 0.6 ? "hot" : busy > 0.25 ? "warm" : ""}`, x: box.x + 9, y: box.y + box.height - 5, width: Math.max(0, Math.min(1, busy)) * (box.width - 18), height: 3, rx: 1.5 }));
+}
+
+// How old records are when they get here: the latency of all that is before it.
+function groupLine(group, app) {
+  const tasks = app.tasks.filter((task) => `sub${task.task.split("_")[0]}` === group.id);
+  const ages = tasks.map((task) => task.latency_ms).filter((age) => age !== null);
+  const age = ages.length ? f.ms(ages.reduce((sum, each) => sum + each, 0) / ages.length) : null;
+  return tasks.length ? `${f.plural(tasks.length, "task")}${age ? `, records ${age} old` : ""}` : "";
 }
 
 const clip = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}\u2026` : text);
