@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Callable
 from enum import Enum
 from types import TracebackType
-from typing import Self, TypeAlias, assert_never
+from typing import Any, Self, TypeAlias, assert_never
 
 import anyio
 import anyio.abc
@@ -26,6 +26,14 @@ from streamlib.errors import StreamsError, StreamsNotStartedError
 from streamlib.kafka.connection import Connection
 from streamlib.kafka.stand_in import ThreadStandIn
 from streamlib.metrics import ClientMetrics, Health, HealthStatus, Metrics
+from streamlib.queries.metadata import (
+    KeyQueryMetadata,
+    StorePartitioner,
+    StreamsMetadata,
+    find_store,
+    key_metadata,
+    streams_metadata,
+)
 from streamlib.restore_listener import RestoreListener
 from streamlib.runtime.album import Album, key_serdes_of
 from streamlib.runtime.monitor import Monitor, Seen
@@ -139,9 +147,7 @@ class KafkaStreams:
         Raises:
             StreamsNotStartedError: it does nothing yet.
         """
-        if self._worker is None:
-            raise StreamsNotStartedError("the application has not started: call run() or enter it with `async with`")
-        return self._worker.status
+        return self._started.status
 
     def metrics(self) -> Metrics:
         """What is measured, as of now. Any thread may ask.
@@ -169,6 +175,56 @@ class KafkaStreams:
             ),
             **({} if seen is None else {name: getattr(seen, name) for name in _SHOWN}),
         )
+
+    def streams_metadata(self) -> tuple[StreamsMetadata, ...]:
+        """The workers of the application and what each has, as this one was told last; itself first.
+
+        Any thread may ask.
+
+        Workers without an `application_server` are among them if another one has it; members of a release that knew
+        no such setting have tasks, but no place. Where the brokers assign (`group_protocol="streams"`), only workers
+        that have it are told of.
+
+        Raises:
+            StreamsNotStartedError: it does nothing yet.
+        """
+        return streams_metadata(self._started.local)
+
+    def streams_metadata_for_store(self, store: str) -> tuple[StreamsMetadata, ...]:
+        """Those of them that have a part of a store, or a copy of one. Any thread may ask.
+
+        Raises:
+            UnknownStateStoreError: there is no such store.
+            StreamsNotStartedError: it does nothing yet.
+        """
+        find_store(self._started.local.plan, store)
+        found = self.streams_metadata()
+        return tuple(m for m in found if store in m.state_store_names or store in m.standby_state_store_names)
+
+    def query_metadata_for_key(
+        self, store: str, key: Any, *, partitioner: StorePartitioner | None = None
+    ) -> KeyQueryMetadata:
+        """Which worker has a key, and which have copies. Any thread may ask.
+
+        Args:
+            store: the store's name.
+            key: of the type of the store's keys; of a store of windows or sessions, without those.
+            partitioner: f(key, partition count) -> partition, for stores whose keys are not where Kafka's default
+                partitioner puts them.
+
+        Raises:
+            UnknownStateStoreError: there is no such store, or every worker has all of it; or a partitioner of the
+                topology's places its keys, and none was given.
+            SerializationError: it is no key of this store.
+            StreamsNotStartedError: it does nothing yet.
+        """
+        return key_metadata(self._started.local, store, key, partitioner)
+
+    @property
+    def _started(self) -> Worker:
+        if self._worker is None:
+            raise StreamsNotStartedError("the application has not started: call run() or enter it with `async with`")
+        return self._worker
 
     def health(self) -> Health:
         """Whether it gets anywhere, and if not, why. Any thread may ask.

@@ -19,6 +19,7 @@ import msgspec
 from streamlib.errors import ConfigError
 from streamlib.metrics import RecordingLevel
 from streamlib.policies import ErrorPolicies, PolicyOption, Retry, is_policy, parsed
+from streamlib.records import HostInfo
 from streamlib.security import (
     CONNECTION_SECRETS,
     KNOWN_ELSEWHERE,
@@ -70,6 +71,8 @@ class StreamsConfig(Security, frozen=True, kw_only=True, forbid_unknown_fields=T
         bootstrap_servers: `host:port`, several with commas.
         processing_guarantee: `exactly_once_v2` for transactions, `at_least_once` for an idempotent producer only.
         group_protocol: who assigns tasks: a worker (`classic`) or the brokers (`streams`: KIP-1071, from Kafka 4.2 on).
+        application_server: `HOST:PORT` where other workers reach this one's HTTP server; every member of the group is
+            told of it, so that each can say which of them has a key (Kafka Streams' `application.server`).
         client_id: how the brokers' logs call us; the application id if not given.
         num_standby_replicas: how many workers besides its owner keep a copy of a task's stores, to take over at once.
         acceptable_recovery_lag: how many changelog offsets a store may be behind to count as caught up (KIP-441).
@@ -152,6 +155,7 @@ class StreamsConfig(Security, frozen=True, kw_only=True, forbid_unknown_fields=T
     bootstrap_servers: str = "localhost:9092"
     processing_guarantee: ProcessingGuarantee = "at_least_once"
     group_protocol: GroupProtocol = "classic"
+    application_server: str | None = None
     client_id: str | None = None
     num_standby_replicas: int = 0
     acceptable_recovery_lag: int = 10_000
@@ -419,6 +423,11 @@ def _check_names(config: StreamsConfig) -> None:
         )
     if not config.bootstrap_servers.strip():
         raise ConfigError("bootstrap_servers is empty: give at least one host:port")
+    if config.application_server is not None:
+        try:
+            HostInfo.parse(config.application_server)
+        except ValueError as error:
+            raise ConfigError(f"application_server: {error}") from error
 
 
 _LOWEST: Mapping[str, int] = {

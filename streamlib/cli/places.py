@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+import platform
+import socket
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
 import msgspec
 
 from streamlib.app import KafkaStreams
-from streamlib.errors import ConfigError
-from streamlib.monitoring.address import address_of_worker, parse_address
+from streamlib.config import StreamsConfig
+from streamlib.errors import ConfigError, StreamsNotStartedError
+from streamlib.monitoring.address import Address, address_of_worker, parse_address
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +39,41 @@ class Places(msgspec.Struct, frozen=True):
                 found += [option, str(address_of_worker(parse_address(given, what), number, what))]
         return found
 
+    def told_to_others(self, config: StreamsConfig) -> StreamsConfig:
+        """The settings, with the web console as `application_server` if there is no other: so workers find each other.
+
+        Raises:
+            ConfigError: it is no address.
+        """
+        if self.web is None or config.application_server is not None:
+            return config
+        address = parse_address(self.web, "web console")
+        if address.port == 0:
+            return config  # it is not known yet
+        host = towards(config.bootstrap_servers) if address.host in ANY_HOST else address.host
+        return msgspec.structs.replace(config, application_server=str(Address(host, address.port)))
+
 
 NOWHERE = Places()
+ANY_HOST = ("0.0.0.0", "::")
+
+
+def towards(bootstrap_servers: str) -> str:
+    """The address of this host that the brokers see, and so other workers too; the host's name if there is no way.
+
+    >>> towards("127.0.0.1:9092")
+    '127.0.0.1'
+    """
+    for server in bootstrap_servers.split(","):
+        host, _, port = server.strip().rpartition(":")
+        try:
+            family, kind, protocol, _, place = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_DGRAM)[0]
+            with socket.socket(family, kind, protocol) as probe:
+                probe.connect(place)  # sends nothing: it only asks for the way
+                return str(probe.getsockname()[0])
+        except OSError:
+            continue
+    return platform.node()
 
 
 @contextmanager
@@ -77,6 +113,18 @@ def _console_at(app: KafkaStreams, address: str | None) -> Iterator[None]:
         raise ConfigError('--web needs starlette and uvicorn: pip install "streamlib[web]"') from error
     app.show()
     place, token = parse_address(address, "web console"), app.config.web_token
-    with closing(Console(app)) as console, WebServer(app, place, token=token, routes=console.routes()) as server:
+    with (
+        closing(Console(app, lambda: others_of(app))) as console,
+        WebServer(app, place, token=token, routes=console.routes()) as server,
+    ):
         log.info("web console at http://%s", server.address)
         yield
+
+
+def others_of(app: KafkaStreams) -> list[Address]:
+    """Where the other workers' consoles are, as the group tells."""
+    try:
+        known = app.streams_metadata()
+    except StreamsNotStartedError:
+        return []
+    return [Address(*each.host_info) for each in known if each.host_info is not None and not each.is_local]

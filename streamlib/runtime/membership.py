@@ -33,7 +33,7 @@ from streamlib.errors import ErrorCode, KafkaError
 from streamlib.records import GroupMetadata, TopicPartition
 from streamlib.runtime.assignor import Instructions, instructions_of
 from streamlib.runtime.complaints import Complaints
-from streamlib.runtime.ports import Assignment, Beat, Clock, Group, MemberSubscription, Subscription
+from streamlib.runtime.ports import Assignment, Beat, Clock, Group, MemberSubscription, MemberTasks, Subscription
 from streamlib.runtime.wakeup import Wakeup
 
 log = logging.getLogger(__name__)
@@ -160,11 +160,17 @@ class Membership:
         self.last_rebalance: Rebalance | None = None
         self.rebalance_ms = 0.0  # all of them together
         self.heard = 0  # answers of the coordinator
+        self.hosts: tuple[MemberTasks, ...] = ()  # who runs what, as told last
 
     @property
     def has_event(self) -> bool:
         """Whether the worker has still to act on something."""
         return self._event is not None
+
+    @property
+    def name(self) -> str:
+        """What the others call this member; empty before it has joined."""
+        return self._settings.instance_id or self._member_id
 
     @property
     def alone(self) -> bool:
@@ -328,6 +334,7 @@ class Membership:
             took_ms,
         )
         self._members = members
+        self.hosts = tuple(instructions.hosts)
         self.rebalance_ms += took_ms
         self.heard += 1
         follow_up_ms = FOLLOW_UP_MS if instructions.follow_up else 0
@@ -353,7 +360,9 @@ class Membership:
     async def _heartbeat(self) -> None:
         if self._rejoin or self._lost or self.state is not State.STABLE:
             return
-        await self._group.heartbeat(self._generation, self._member_id)
+        hosts = await self._group.heartbeat(self._generation, self._member_id)
+        if hosts is not None:
+            self.hosts = hosts
         self.heard += 1
 
     def _refused(self, error: KafkaError) -> None:

@@ -21,6 +21,7 @@ from streamlib.records import TaskId
 from streamlib.restore_listener import RestoreListener
 from streamlib.runtime.assignor import Assignor, Place, introduction
 from streamlib.runtime.global_stores import GlobalStores
+from streamlib.runtime.local_stores import LocalStores
 from streamlib.runtime.membership import Membership, MembershipSettings
 from streamlib.runtime.meter import Meter
 from streamlib.runtime.metered_backend import MeteredBackend
@@ -111,7 +112,7 @@ def build_worker(
 ) -> Worker:
     """Wire one worker; `host` names the machine it runs on. A `stand_in` beats while functions hold its event loop."""
     wakeup = Wakeup()
-    place = Place(directory.process, host, _tags(config))
+    place = Place(directory.process, host, _tags(config), config.application_server or "", directory.identity)
     group = build_group(plan, config, adapters, place, directory.identity)
     admin, fetcher = adapters.admin(), adapters.fetcher()
     settings = MembershipSettings(
@@ -138,6 +139,7 @@ def build_worker(
         group, clock, settings, Assignor(plan, admin, policy), introduction(plan, place, tasks), wakeup
     )
     committer = build_committer(config, adapters, directory.identity, group, membership)
+    local = LocalStores(plan, place, membership, tasks)
     return Worker(
         WorkerParts(
             plan=plan,
@@ -156,6 +158,7 @@ def build_worker(
             services=services,
             global_stores=global_stores,
             meter=meter,
+            local=local,
         )
     )
 

@@ -22,7 +22,8 @@ from streamlib.engine.task import Task
 from streamlib.errors import ErrorCode, KafkaError, LockError
 from streamlib.records import FetchedBatch, GroupMetadata, Headers, OffsetAndMetadata, OutRecord, TaskId, TopicPartition
 from streamlib.restore_listener import RestoreListener
-from streamlib.runtime.assignor import Instructions
+from streamlib.runtime.assignor import Instructions, Place
+from streamlib.runtime.local_stores import LocalStores
 from streamlib.runtime.membership import Membership, MembershipSettings
 from streamlib.runtime.ports import (
     Assignment,
@@ -637,6 +638,7 @@ class Bench:
                 self.wakeup,
                 SlowFunctions(self.plan, config, self.membership, stand_in),
                 services,
+                LocalStores(self.plan, Place(), self.membership, self.tasks),
             )
         )
 
