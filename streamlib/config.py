@@ -21,9 +21,8 @@ from streamlib.metrics import RecordingLevel
 from streamlib.policies import ErrorPolicies, PolicyOption, Retry, is_policy, parsed
 from streamlib.records import HostInfo
 from streamlib.security import (
+    CONNECTION_SECRETS,
     KNOWN_ELSEWHERE,
-    SECRET_FILES,
-    SECRETS,
     Secret,
     Security,
     find_provider,
@@ -34,6 +33,11 @@ ProcessingGuarantee: TypeAlias = Literal["at_least_once", "exactly_once_v2"]
 AutoOffsetReset: TypeAlias = Literal["earliest", "latest", "none"]
 GroupProtocol: TypeAlias = Literal["classic", "streams"]
 Compression: TypeAlias = Literal["none", "gzip", "snappy", "lz4", "zstd"]
+
+SECRETS = (*CONNECTION_SECRETS, "web_token")
+"""The settings that are secret. Each can be in a file, too: `sasl_password_file`."""
+
+SECRET_FILES: Mapping[str, str] = {f"{name}_file": name for name in SECRETS}
 
 if TYPE_CHECKING:
     _Policy: TypeAlias = PolicyOption
@@ -121,6 +125,8 @@ class StreamsConfig(Security, frozen=True, kw_only=True, forbid_unknown_fields=T
             on disk, which costs a part of the throughput.
         watchdog_timeout_ms: for how long a partition with lag may stand still, a call go on, or a function hold the
             worker until `KafkaStreams.health` calls it stuck.
+        web_token: who has it may see the web console, and ask for what is in the stores; needed where that listens
+            beyond this host. At least 16 characters; a `Secret`, or text, which becomes one.
         security_protocol: `SSL` and `SASL_SSL` encrypt, `SASL_SSL` and `SASL_PLAINTEXT` authenticate with SASL.
         ssl_cafile: a PEM file with the authorities that sign the brokers' certificates; the system's if not given.
         ssl_certfile: a PEM file with our certificate and what is between it and its authority (mutual TLS).
@@ -192,6 +198,7 @@ class StreamsConfig(Security, frozen=True, kw_only=True, forbid_unknown_fields=T
     rocksdb_memory_bytes: int = 64 * MIB
     metrics_recording_level: RecordingLevel = "INFO"
     watchdog_timeout_ms: int = 60_000
+    web_token: Secret | None = None
 
     def __post_init__(self) -> None:
         keep_secret(self, SECRETS)
