@@ -19,6 +19,7 @@ COMMANDS: Mapping[str, str] = {
     "run": "streamlib.cli.run:run",
     "topology": "streamlib.cli.topology:topology",
     "verify": "streamlib.cli.verify.command:verify",
+    "top": "streamlib.cli.top.command:top",
     "lag": "streamlib.cli.lag.command:lag",
     "dlq": "streamlib.cli.dlq.command:app",
     "reset": "streamlib.cli.reset.command:reset",

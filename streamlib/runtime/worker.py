@@ -43,6 +43,7 @@ from streamlib.runtime.commits import Commits
 from streamlib.runtime.complaints import Complaints
 from streamlib.runtime.failures import Action, decide
 from streamlib.runtime.global_stores import GlobalStores
+from streamlib.runtime.local_stores import LocalStores
 from streamlib.runtime.membership import Assigned, Lost, Membership, Rebalance
 from streamlib.runtime.meter import Meter, MeteredCommitter
 from streamlib.runtime.ports import Admin, Clock, Fetcher
@@ -158,6 +159,7 @@ class WorkerParts(msgspec.Struct, frozen=True):
     wakeup: Wakeup
     slow_functions: SlowFunctions
     services: Services
+    local: LocalStores
     global_stores: GlobalStores | None = None
     meter: Meter = msgspec.field(default_factory=Meter)
 
@@ -173,6 +175,7 @@ class Worker:
         self._fetcher = parts.fetcher
         self._membership = parts.membership
         self.meter = parts.meter
+        self.local = parts.local
         self._committer = MeteredCommitter(parts.committer, parts.meter)
         self._restorer = parts.restorer
         self._tasks = parts.tasks
