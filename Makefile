@@ -4,7 +4,7 @@ BIN := .venv/bin
 PARTS := test-exactly-once-a-to-p test-exactly-once-q-to-r test-exactly-once-s-to-z test-with-a-broker \
 	test-without-a-broker
 
-.PHONY: .venv test $(PARTS) demo bench docs format clean
+.PHONY: .venv test $(PARTS) packages demo bench docs format clean
 
 .venv: .venv/installed
 
@@ -38,6 +38,9 @@ test-without-a-broker: .venv
 	@$(call logged,$(BIN)/pytest -m "not broker" --durations=10)
 
 logged = mkdir -p build; $(1) > build/$@.log 2>&1; code=$$?; cat build/$@.log; exit $$code
+
+packages: .venv
+	$(BIN)/pytest tests/packaging --all-pythons
 
 demo: .venv
 	$(BIN)/streamlib demo

@@ -32,6 +32,7 @@ from streamlib.dsl.windowed import EmitStrategy, TimeWindowedKStream
 from streamlib.engine.calls import record_metadata
 from streamlib.errors import (
     ConfigError,
+    ExtraMissingError,
     KafkaError,
     LockError,
     ProcessingError,
@@ -77,6 +78,8 @@ from streamlib.windows import (
 if TYPE_CHECKING:
     from streamlib.app import KafkaStreams, State
 
+    __version__: str
+
 __all__ = [
     "Aggregation",
     "BranchedKStream",
@@ -89,6 +92,7 @@ __all__ = [
     "DeadLetter",
     "Earliest",
     "EmitStrategy",
+    "ExtraMissingError",
     "Fail",
     "FailOnInvalidTimestamp",
     "FailedRecord",
@@ -174,4 +178,8 @@ def __getattr__(name: str) -> Any:
         from streamlib import app
 
         return getattr(app, name)
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("streamlib")
     raise AttributeError(f"module 'streamlib' has no attribute {name!r}")

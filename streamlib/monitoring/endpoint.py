@@ -19,14 +19,18 @@ from typing import Self
 from urllib.parse import urlsplit
 
 import msgspec
-from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import choose_encoder
 
-from streamlib.errors import ConfigError
+from streamlib.errors import ConfigError, ExtraMissingError
 from streamlib.metrics import Health, HealthStatus
 from streamlib.monitoring.address import Address, parse_address
 from streamlib.monitoring.observed import Observed
 from streamlib.monitoring.prometheus import PrometheusCollector
+
+try:
+    from prometheus_client import CollectorRegistry
+    from prometheus_client.exposition import choose_encoder
+except ImportError as error:
+    raise ExtraMissingError(__name__, "prometheus") from error
 
 log = logging.getLogger(__name__)
 
