@@ -18,6 +18,7 @@ from streamlib.errors import StreamsError
 COMMANDS: Mapping[str, str] = {
     "run": "streamlib.cli.run:run",
     "topology": "streamlib.cli.topology:topology",
+    "diff": "streamlib.cli.diff.command:diff",
     "verify": "streamlib.cli.verify.command:verify",
     "lag": "streamlib.cli.lag.command:lag",
     "dlq": "streamlib.cli.dlq.command:app",
