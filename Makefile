@@ -5,7 +5,7 @@ PARTS := test-broker-and-cli test-with-a-broker test-exactly-once-a-to-p test-ex
 	test-exactly-once-s-to-z test-without-a-broker check
 BROKER_AND_CLI := tests/benchmarks tests/broker tests/chaos tests/cli
 
-.PHONY: .venv test $(PARTS) demo bench docs format clean
+.PHONY: .venv test $(PARTS) packages demo bench docs format clean
 
 .venv: .venv/installed
 
@@ -41,6 +41,9 @@ test-without-a-broker: .venv
 	@$(call logged,$(BIN)/pytest -m "not broker" --durations=10)
 
 logged = mkdir -p build; ($(1)) > build/$@.log 2>&1; code=$$?; cat build/$@.log; exit $$code
+
+packages: .venv
+	$(BIN)/pytest tests/packaging --all-pythons
 
 demo: .venv
 	$(BIN)/streamlib demo
