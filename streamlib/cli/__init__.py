@@ -16,6 +16,7 @@ client.py      what the demo, the benchmarks and `streamlib verify` do as client
 topology.py    `streamlib topology`
 diff/          `streamlib diff`
 broker.py      `streamlib broker`
+records/       `streamlib produce`, `streamlib consume`
 demo/          `streamlib demo`
 verify/        `streamlib verify`
 """

@@ -22,6 +22,8 @@ COMMANDS: Mapping[str, str] = {
     "verify": "streamlib.cli.verify.command:verify",
     "top": "streamlib.cli.top.command:top",
     "lag": "streamlib.cli.lag.command:lag",
+    "produce": "streamlib.cli.records.produce:produce",
+    "consume": "streamlib.cli.records.consume:consume",
     "dlq": "streamlib.cli.dlq.command:app",
     "reset": "streamlib.cli.reset.command:reset",
     "demo": "streamlib.cli.demo.command:demo",
