@@ -15,6 +15,7 @@ from streamlib.kafka.pool import Pool
 from streamlib.kafka.producer import KafkaProducer, ProducerSettings
 from streamlib.kafka.streams_group import KafkaStreamsGroup, StreamsMember, check_supported
 from streamlib.kafka.transactions import KafkaTransactions
+from streamlib.records import HostInfo
 from streamlib.runtime.assignor import PROTOCOL, Place
 
 _UNKNOWN_TOPIC_TIMEOUT_MS = 30_000
@@ -77,7 +78,12 @@ class Connection:
         return KafkaStreamsGroup(
             self.client,
             plan,
-            StreamsMember(member_id or str(uuid.uuid4()), place.process, place.tags),
+            StreamsMember(
+                member_id or str(uuid.uuid4()),
+                place.process,
+                place.tags,
+                HostInfo.parse(place.endpoint) if place.endpoint else None,
+            ),
             session_timeout_ms=self._config.session_timeout_ms,
             rebalance_timeout_ms=self._config.max_poll_interval_ms,
         )
