@@ -20,7 +20,7 @@ import yaml
 
 from streamlib import StreamsConfig
 from streamlib.cli.main import make_app
-from streamlib.security import SECRET_FILES
+from streamlib.config import SECRET_FILES
 from tests.docs.blocks import PAGES, README, ROOT, Block, fenced, indented, inline, pages
 from tests.docs.prepared import BEFORE, PREPARED
 
