@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import doctest
 import importlib.util
-import json
 import re
 import shlex
 import sys
@@ -25,7 +24,7 @@ from tests.docs.blocks import PAGES, README, ROOT, Block, fenced, indented, inli
 from tests.docs.prepared import BEFORE, PREPARED
 
 RUN_ELSEWHERE = {PAGES / "tutorial.md"}  # by tests/docs/test_new_user.py, as files
-READABLE = {"python", "pycon", "sh", "console", "text", "yaml", "toml", "json", "sql", "java", "mermaid"}
+READABLE = {"python", "pycon", "sh", "console", "text", "yaml", "toml", "sql", "mermaid"}
 
 ALL = [block for page in pages() for block in fenced(page)]
 STREAMLIB: Any = typer.main.get_command(make_app())
@@ -199,12 +198,6 @@ def test_toml_is_a_file_of_settings(block: Block, tmp_path: Path) -> None:
     StreamsConfig.load({"application_id": "app"}, file=file, env={})
 
 
-@pytest.mark.parametrize("block", [each for each in ALL if each.language == "json"], ids=lambda block: block.where)
-def test_json_can_be_read(block: Block) -> None:
-    for line in block.code.splitlines() if block.code.startswith('{"') else [block.code]:
-        json.loads(line)
-
-
 @pytest.mark.parametrize("page", pages(), ids=named)
 def test_settings_in_the_text_exist(page: Path) -> None:
     """Names that end as settings do, and variables of the environment."""
@@ -225,6 +218,15 @@ ARGUMENTS = {
     *("system_time_ms", "now_ms", "earliest_end_ms", "latest_start_ms", "expires_at_ms", "down_ms"),
     "grace_ms",  # of Quix Streams
 }
+
+
+@pytest.mark.parametrize("block", [each for each in ALL if each.language == "mermaid"], ids=lambda block: block.where)
+def test_diagrams_have_nothing_that_mermaid_stumbles_over(block: Block) -> None:
+    """A semicolon ends a statement, and so does `end` wherever it stands."""
+    lines = [line.strip() for line in block.code.strip().splitlines()]
+    assert lines[0].split()[0] in ("flowchart", "sequenceDiagram", "gantt")
+    assert not [line for line in lines if ";" in line or (line != "end" and re.search(r"\bend\b", line))]
+    assert lines.count("end") == sum(line.startswith("subgraph") for line in lines)
 
 
 def test_the_readme_is_found() -> None:
