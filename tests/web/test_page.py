@@ -28,8 +28,9 @@ CONTENT = {
     "overview": ["Records in", "Workers", "worker-2", "1_11", "revenue-per-minute", "8 of 24 tasks move"],
     "topology": ["Sub-topology 1", "enriched-orders", "join", "read/s"],
     "tasks": ["Where tasks are", "0_11", "orders-11", "worker-2 (12 behind)"],
-    "hotspots": ["KSTREAM-JOIN-0000000004", "customer-7", "22.5 %"],
+    "hotspots": ["KSTREAM-JOIN-0000000004", "customer-7", "23 %"],
     "letters": ["orders-dead-letters", "NegativeAmount", "an order cannot be below nothing"],
+    "stores": ["revenue-per-minute", "customer-11", '{"name":"Ann","city":"Graz"}', "50 rows from worker-0"],
     "settings": ["processing_guarantee", "exactly_once_v2", "set, and not shown"],
 }
 
@@ -105,6 +106,28 @@ def test_it_lives(page: Page, shown: list[WebServer], workers: list[Worker]) -> 
     expect(page.get_by_role("status")).to_have_text("degraded")
     expect(page.locator("details")).to_have_attribute("open", "")
     expect(page.get_by_text("Topologies:")).to_be_visible()
+
+
+def test_stores_are_searched_and_paged_through(page: Page, shown: list[WebServer]) -> None:
+    page.goto(f"http://{shown[0].address}/#/stores")
+    page.get_by_role("button", name="Next").click()
+    expect(page.get_by_text("page 2, 10 rows")).to_be_visible()
+    page.get_by_role("button", name="Before").click()
+    expect(page.get_by_text("50 rows")).to_be_visible()
+    page.get_by_role("button", name="revenue-per-minute").click()
+    expect(page.get_by_role("columnheader", name="Window")).to_be_visible()
+    page.get_by_label("Key").fill("customer-7")
+    page.keyboard.press("Enter")
+    expect(page.locator("tbody tr")).to_have_count(1)
+    expect(page.locator("tbody tr")).to_contain_text("119")
+    expect(page.get_by_label("Key")).to_have_value("customer-7")
+    page.get_by_label("How to search").select_option("prefix")
+    page.get_by_label("Key").fill("customer-5")
+    page.get_by_role("button", name="Search").click()
+    expect(page.locator("tbody tr")).to_have_count(11)
+    page.get_by_label("Key").fill("nobody")
+    page.get_by_role("button", name="Search").click()
+    expect(page.get_by_text("Nothing is there for nobody.")).to_be_visible()
 
 
 def test_it_can_be_used_by_keyboard(page: Page, shown: list[WebServer]) -> None:
