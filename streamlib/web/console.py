@@ -28,7 +28,7 @@ from streamlib.errors import StreamsError
 from streamlib.kafka.connection import Connection
 from streamlib.monitoring.address import Address
 from streamlib.monitoring.observed import Observed
-from streamlib.security import Secret
+from streamlib.security import Secret, Security
 from streamlib.snapshots.application import Answer, ApplicationSnapshot, put_together
 from streamlib.snapshots.worker import WorkerSnapshot
 from streamlib.topology.drawing import draw
@@ -155,7 +155,9 @@ def shown(config: StreamsConfig) -> dict[str, Any]:
     >>> shown(StreamsConfig(application_id="shop", web_token="kept to ourselves"))["web_token"]
     'set, and not shown'
     """
-    return {name: _shown(value) for name, value in msgspec.structs.asdict(config).items()}
+    of_connection = Security.__struct_fields__
+    names = sorted(config.__struct_fields__, key=lambda name: name in of_connection)  # these come last
+    return {name: _shown(getattr(config, name)) for name in names}
 
 
 def _shown(value: object) -> object:
