@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Callable
 from enum import Enum
 from types import TracebackType
-from typing import Any, Self, TypeAlias, assert_never
+from typing import Any, Self, TypeAlias, TypeVar, assert_never, overload
 
 import anyio
 import anyio.abc
@@ -22,7 +22,7 @@ import msgspec
 
 from streamlib.config import StreamsConfig
 from streamlib.engine.plan import Plan
-from streamlib.errors import StreamsError, StreamsNotStartedError
+from streamlib.errors import StreamsError, StreamsNotStartedError, StreamsStoppedError
 from streamlib.kafka.connection import Connection
 from streamlib.kafka.stand_in import ThreadStandIn
 from streamlib.metrics import ClientMetrics, Health, HealthStatus, Metrics
@@ -34,8 +34,11 @@ from streamlib.queries.metadata import (
     key_metadata,
     streams_metadata,
 )
+from streamlib.queries.parts import Question
+from streamlib.queries.views import open_view
 from streamlib.restore_listener import RestoreListener
 from streamlib.runtime.album import Album, key_serdes_of
+from streamlib.runtime.local_stores import LagInfo, LocalStores
 from streamlib.runtime.monitor import Monitor, Seen
 from streamlib.runtime.sampling import Sampling
 from streamlib.runtime.wiring import Adapters, build_worker, plan_and_prepare
@@ -63,6 +66,8 @@ class State(Enum):
     NOT_RUNNING = "NOT_RUNNING"
     ERROR = "ERROR"
 
+
+View = TypeVar("View")
 
 Connect: TypeAlias = Callable[[StreamsConfig], Awaitable[Adapters]]
 
@@ -213,12 +218,95 @@ class KafkaStreams:
                 partitioner puts them.
 
         Raises:
-            UnknownStateStoreError: there is no such store, or every worker has all of it; or a partitioner of the
-                topology's places its keys, and none was given.
+            UnknownStateStoreError: there is no such store.
+            InvalidStateStoreError: every worker has all of it; or a partitioner of the topology's places its keys, and
+                none was given.
             SerializationError: it is no key of this store.
             StreamsNotStartedError: it does nothing yet.
         """
         return key_metadata(self._started.local, store, key, partitioner)
+
+    @overload
+    def store(
+        self,
+        name: str,
+        kind: type[View],
+        *,
+        stale: bool = False,
+        partition: int | None = None,
+        partitioner: StorePartitioner | None = None,
+        with_timestamps: bool = False,
+    ) -> View: ...
+
+    @overload
+    def store(
+        self,
+        name: str,
+        kind: None = None,
+        *,
+        stale: bool = False,
+        partition: int | None = None,
+        partitioner: StorePartitioner | None = None,
+        with_timestamps: bool = False,
+    ) -> Any: ...
+
+    def store(
+        self,
+        name: str,
+        kind: type[Any] | None = None,
+        *,
+        stale: bool = False,
+        partition: int | None = None,
+        partitioner: StorePartitioner | None = None,
+        with_timestamps: bool = False,
+    ) -> Any:
+        """A store to be read from outside of the topology: what is committed of the parts that this worker has.
+
+            counts = app.store("counts")
+            await counts.get("ann")
+
+        Any event loop may read it, in any thread.
+
+        Args:
+            name: the store's name.
+            kind: what is expected, for type checkers: `ReadOnlyKeyValueStore` or another one; what the store is if not
+                given.
+            stale: whether copies will do that are kept for other workers, and stores that are being restored; how far
+                they are behind is told by `all_local_store_partition_lags` (KIP-535).
+            partition: only this one, and keys are in it, wherever the partitioner would put them.
+            partitioner: f(key, partition count) -> partition, where that is not Kafka's default.
+            with_timestamps: whether values come as `ValueAndTimestamp`, where the store keeps times.
+
+        Raises:
+            UnknownStateStoreError: there is no such store.
+            InvalidStateStoreError: it is of another kind, or has no such partition.
+            StreamsNotStartedError: the application does nothing yet.
+            StreamsStoppedError: it does nothing any more.
+        """
+        question = Question(store=name, stale=stale, partition=partition, partitioner=partitioner)
+        return open_view(lambda: self.local_stores, question, kind, with_timestamps=with_timestamps)
+
+    def all_local_store_partition_lags(self) -> dict[str, dict[int, LagInfo]]:
+        """How far each part of a store that this worker has is behind its changelog: by store, by partition.
+
+        Any thread may ask. Stores without a changelog, and global ones, are not among them.
+
+        Raises:
+            StreamsNotStartedError: it does nothing yet.
+        """
+        return self._started.local.lags()
+
+    @property
+    def local_stores(self) -> LocalStores:
+        """What this worker has of stores, for those who serve it to others.
+
+        Raises:
+            StreamsNotStartedError: it does nothing yet.
+            StreamsStoppedError: it does nothing any more.
+        """
+        if self._phase in (State.NOT_RUNNING, State.ERROR):
+            raise StreamsStoppedError("the application has stopped: ask another worker, or start it again")
+        return self._started.local
 
     @property
     def _started(self) -> Worker:

@@ -18,7 +18,7 @@ Exceptions of user functions are chained (`raise ... from`), never swallowed.
       SchemaRegistryError      a schema registry refused a request
         SchemaRegistryUnavailableError  it does not answer; also a ConnectionFailedError: the work is redone
       InvalidStateStoreError   a store cannot be asked
-        UnknownStateStoreError there is no such store, or it cannot be asked like this
+        UnknownStateStoreError there is no such store
         InvalidStateStorePartitionError  another worker has it; says which
         StreamsStoppedError    the application has ended
         StateStoreNotAvailableError      not now: try again
@@ -46,11 +46,11 @@ class TopologyError(StreamsError):
 
 
 class InvalidStateStoreError(StreamsError):
-    """A store cannot be asked. The kinds tell whether it helps to ask again, or elsewhere."""
+    """A store cannot be asked, or not like this. The kinds tell whether it helps to ask again, or elsewhere."""
 
 
 class UnknownStateStoreError(InvalidStateStoreError):
-    """The topology has no store of this name, or none that can be asked like this."""
+    """The topology has no store of this name."""
 
 
 class InvalidStateStorePartitionError(InvalidStateStoreError):

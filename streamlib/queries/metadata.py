@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeAlias
 import msgspec
 
 from streamlib.engine.plan import Plan
-from streamlib.errors import SerializationError, UnknownStateStoreError
+from streamlib.errors import InvalidStateStoreError, SerializationError, UnknownStateStoreError
 from streamlib.partitioning import partition_for
 from streamlib.records import HostInfo, TaskId, TopicPartition
 from streamlib.runtime.ports import MemberTasks
@@ -99,8 +99,9 @@ def key_metadata(known: Known, name: str, key: Any, partitioner: StorePartitione
     """Who has a key of a store.
 
     Raises:
-        UnknownStateStoreError: there is no such store, or it is global, which every worker has all of; or its keys are
-            placed by a partitioner of the topology's, so that one has to be given.
+        UnknownStateStoreError: there is no such store.
+        InvalidStateStoreError: it is global, which every worker has all of; or its keys are placed by a partitioner of
+            the topology's, so that one has to be given.
         SerializationError: it is no key of this store.
     """
     plan, task = known.plan, task_of_key(known.plan, name, key, partitioner)
@@ -130,11 +131,11 @@ def task_of_key(plan: Plan, name: str, key: Any, partitioner: StorePartitioner |
     """The task that has a key of a store, which is as `key_metadata`; raises what that does."""
     spec, tasks = find_store(plan, name)
     if not tasks:
-        raise UnknownStateStoreError(f"store {name} is global: every worker has all of it, no key belongs to one")
+        raise InvalidStateStoreError(f"store {name} is global: every worker has all of it, no key belongs to one")
     count = len(tasks)
     if partitioner is None:
         if (sink := own_partitioner(plan, tasks[0])) is not None:
-            raise UnknownStateStoreError(
+            raise InvalidStateStoreError(
                 f"store {name}: {sink} places its keys by a partitioner of its own, which also sees values: say "
                 "partition=, or partitioner=, which is called with the key and the number of partitions"
             )
@@ -142,7 +143,7 @@ def task_of_key(plan: Plan, name: str, key: Any, partitioner: StorePartitioner |
     else:
         partition = partitioner(key, count)
         if not 0 <= partition < count:
-            raise UnknownStateStoreError(f"store {name} has partitions 0 to {count - 1}; partitioner= says {partition}")
+            raise InvalidStateStoreError(f"store {name} has partitions 0 to {count - 1}; partitioner= says {partition}")
     return tasks[partition]
 
 

@@ -163,6 +163,10 @@ class LoopWatch(Protocol):
         """What there is to say; None almost always. `awake_ms`: since the last look, as far as the process ran."""
         ...
 
+    def answered(self) -> None:
+        """The group has taken the beat that there was to say."""
+        ...
+
 
 class StandIn(Protocol):
     """Says to the group what the worker's own event loop cannot while a function holds it.

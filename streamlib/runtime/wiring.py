@@ -28,6 +28,7 @@ from streamlib.runtime.metered_backend import MeteredBackend
 from streamlib.runtime.ports import Admin, Clock, Fetcher, Group, Producer, StandIn, StateDirectory, TopicSpec
 from streamlib.runtime.purge import Purger
 from streamlib.runtime.restore import Restorer
+from streamlib.runtime.shared_backend import SharedBackend
 from streamlib.runtime.slow_functions import SlowFunctions
 from streamlib.runtime.tasks import TaskFactory, TaskPorts, TaskSet
 from streamlib.runtime.topic_watch import TopicWatch
@@ -120,6 +121,7 @@ def build_worker(
         topics=tuple(sorted(plan.topics)),
         instance_id=config.group_instance_id,
         heartbeat_interval_ms=config.heartbeat_interval_ms,
+        session_timeout_ms=config.session_timeout_ms,
     )
     restorer = Restorer(adapters.fetcher(), admin, clock, wakeup, restore_listener)
     ports = TaskPorts(group, admin, fetcher, directory, clock)
@@ -139,7 +141,7 @@ def build_worker(
         group, clock, settings, Assignor(plan, admin, policy), introduction(plan, place, tasks), wakeup
     )
     committer = build_committer(config, adapters, directory.identity, group, membership)
-    local = LocalStores(plan, place, membership, tasks)
+    local = LocalStores(plan, place, membership, tasks, restorer, global_stores)
     return Worker(
         WorkerParts(
             plan=plan,
@@ -171,7 +173,7 @@ def open_global_state(plan: Plan, config: StreamsConfig, directory: StateDirecto
     """This worker's global stores; None if the topology has none."""
     if not plan.global_stores:
         return None
-    backend = directory.open_global(plan.global_stores)
+    backend = SharedBackend(directory.open_global(plan.global_stores), "this worker's copy")
     return GlobalState(plan, backend, now_ms=clock.now_ms, policies=config.error_policies)
 
 
@@ -224,7 +226,7 @@ def task_factory(
         return Task(
             plan,
             task_id,
-            backend,
+            SharedBackend(backend, f"task {task_id}"),
             now_ms=clock.now_ms,
             max_task_idle_ms=config.max_task_idle_ms,
             max_value_bytes=config.max_row_bytes,

@@ -7,7 +7,7 @@ import pytest
 from streamlib import StreamsBuilder
 from streamlib.config import StreamsConfig
 from streamlib.engine.plan import Plan, make_plan
-from streamlib.errors import ConfigError, SerializationError, UnknownStateStoreError
+from streamlib.errors import ConfigError, InvalidStateStoreError, SerializationError, UnknownStateStoreError
 from streamlib.queries.metadata import key_metadata, streams_metadata
 from streamlib.records import HostInfo, TaskId, TopicPartition
 from streamlib.runtime.ports import MemberTasks
@@ -66,7 +66,7 @@ def test_a_task_on_its_way_has_no_active() -> None:
 def test_a_partitioner_that_is_given_decides() -> None:
     found = key_metadata(Known(counting(), ME, OTHER), "counts", "ann", lambda key, partitions: len(key) % partitions)
     assert found.partition == 3
-    with pytest.raises(UnknownStateStoreError, match="partitions 0 to 3; partitioner= says 7"):
+    with pytest.raises(InvalidStateStoreError, match="partitions 0 to 3; partitioner= says 7"):
         key_metadata(Known(counting(), ME), "counts", "ann", lambda key, partitions: 7)
 
 
@@ -75,7 +75,7 @@ def test_keys_that_the_topology_places_by_itself_are_not_guessed() -> None:
     words = builder.stream("in", key=str, value=str).repartition(name="mine", partitioner=lambda *_: 0)
     words.group_by_key().count(store="counts")
     plan = make_plan(builder.build(), "app", {"in": 4})
-    with pytest.raises(UnknownStateStoreError, match="by a partitioner of its own"):
+    with pytest.raises(InvalidStateStoreError, match="by a partitioner of its own"):
         key_metadata(Known(plan, ME), "counts", "ann")
     assert key_metadata(Known(plan, ME), "counts", "ann", lambda key, partitions: 0).partition == 0
 
@@ -84,7 +84,7 @@ def test_keys_that_the_topology_places_by_itself_are_not_guessed() -> None:
     ("store", "key", "error", "says"),
     [
         ("count", "ann", UnknownStateStoreError, "no store 'count'; it has counts, rates"),
-        ("rates", "ann", UnknownStateStoreError, "is global"),
+        ("rates", "ann", InvalidStateStoreError, "is global"),
         ("counts", 7, SerializationError, "7 is no key of it: .*; its keys are string"),
     ],
 )
