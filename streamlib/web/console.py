@@ -113,7 +113,8 @@ class Console:
 
     async def _ask_all(self, address: str) -> ApplicationSnapshot:
         own, answers = await asyncio.gather(asyncio.to_thread(self._app.snapshot), self._peers.answers())
-        return put_together([Answer(address, own, is_here=True), *answers], time.time_ns() // 1_000_000)
+        others = [_not_ourselves(answer, own) for answer in answers]
+        return put_together([Answer(address, own, is_here=True), *others], time.time_ns() // 1_000_000)
 
     def _topology(self, request: Request) -> Response:
         layout = lay_out(draw(self._app.topology))
@@ -131,6 +132,14 @@ class Console:
                     return _json({"error": str(error)}, 503)
                 self._letters_s = time.monotonic()
             return _json({"topics": [_topic(each) for each in self._letters]})
+
+
+def _not_ourselves(answer: Answer, own: WorkerSnapshot) -> Answer:
+    """On another machine 127.0.0.1 is somebody else."""
+    said = answer.snapshot
+    if said is None or (said.host, said.pid, said.worker_id) != (own.host, own.pid, own.worker_id):
+        return answer
+    return Answer(answer.address, None, 1, "its console listens on its own machine only")
 
 
 async def letters_of(app: Shown) -> list[TopicOfLetters]:

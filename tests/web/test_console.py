@@ -79,6 +79,14 @@ def test_what_is_no_console_is_said() -> None:
     assert rows[0]["problem"] == "it answers with status 404"
 
 
+def test_an_address_that_leads_back_to_the_worker_itself_is_another_machines(workers: list[Worker]) -> None:
+    with consoles(workers[:1]) as servers:
+        rows = asked_by(workers[0], servers[0].address)
+    assert [(row["problem"], row["state"]) for row in rows] == [
+        ("its console listens on its own machine only", "UNKNOWN")
+    ]
+
+
 def asked_by(worker: Worker, other: Address) -> list[dict[str, object]]:
     """What the worker tells of the other."""
     console = Console(worker, lambda: [other])

@@ -159,6 +159,10 @@ async def test_each_worker_shows_the_whole_application(shop: Shop) -> None:
         (topic,) = letters["topics"]
         assert topic["topic"] == shop.dead
         assert {letter["message"] for letter in topic["newest"]} == {"poison is not a line"}
+        (store,) = (await shop.get(0, "/stores"))["stores"]
+        assert (store["name"], store["partitions"]) == ("counts", PARTITIONS)
+        often = [await shop.get(each, "/stores/counts/keys/often") for each in range(3)]
+        assert [row["value"] for row in often] == [3_000] * 3
         later = await eventually(
             lambda: shop.get(1, "/api/application"), lambda found: bool(found["at_ms"] > app["at_ms"])
         )
