@@ -20,6 +20,7 @@ COMMANDS: Mapping[str, str] = {
     "topology": "streamlib.cli.topology:topology",
     "verify": "streamlib.cli.verify.command:verify",
     "top": "streamlib.cli.top.command:top",
+    "query": "streamlib.cli.query:query",
     "lag": "streamlib.cli.lag.command:lag",
     "dlq": "streamlib.cli.dlq.command:app",
     "reset": "streamlib.cli.reset.command:reset",
