@@ -19,6 +19,8 @@ COMMANDS: Mapping[str, str] = {
     "run": "streamlib.cli.run:run",
     "topology": "streamlib.cli.topology:topology",
     "verify": "streamlib.cli.verify.command:verify",
+    "produce": "streamlib.cli.records.produce:produce",
+    "consume": "streamlib.cli.records.consume:consume",
     "lag": "streamlib.cli.lag.command:lag",
     "dlq": "streamlib.cli.dlq.command:app",
     "reset": "streamlib.cli.reset.command:reset",
