@@ -155,8 +155,5 @@ async def test_plain_lines_are_values_spread_over_partitions(streamlib: Command,
 
 
 def test_value_of_another_type_is_said_with_what_to_do() -> None:
-    class Short:
-        key, value, timestamp, headers, offset = None, b"abc", 0, (), 0
-
     with pytest.raises(UsageError, match=r"a value is not of type int: .*: leave --value out"):
-        line_of(Short(), Form.ANY, Form.INT)
+        line_of((None, b"abc", 0, ()), Form.ANY, Form.INT)

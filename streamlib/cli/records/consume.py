@@ -96,5 +96,6 @@ async def _read(connection: Connection, topic: str, *, endless: bool) -> AsyncGe
 
 
 def _print(record: FetchedRecord, forms: tuple[Form, Form]) -> None:
-    sys.stdout.buffer.write(line_of(record, *forms) + b"\n")
+    line = line_of((record.key, record.value, record.timestamp, record.headers), *forms)
+    sys.stdout.buffer.write(line + b"\n")
     sys.stdout.flush()  # a pipe is to be read while it is written

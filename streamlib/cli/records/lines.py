@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import msgspec
 
 from streamlib.cli.errors import UsageError
-from streamlib.records import FetchedRecord, Headers, OutRecord
+from streamlib.records import Headers, OutRecord
 from streamlib.serdes import Serde, Serdes
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -99,20 +99,19 @@ class Line(msgspec.Struct, forbid_unknown_fields=True):
                 return timestamp_ms
 
 
-def line_of(record: FetchedRecord, key: Form, value: Form) -> bytes:
+def line_of(record: OutRecord, key: Form, value: Form) -> bytes:
     """The line of JSON that gives this record again.
 
     Raises:
         UsageError: key or value is not of its type.
     """
+    raw_key, raw_value, timestamp, headers = record
     line = {
-        **_decoded("key", record.key, key),
-        **_decoded("value", record.value, value),
-        "timestamp": _moment(record.timestamp),
-        "headers": _headers(record.headers),
+        **_decoded("key", raw_key, key),
+        **_decoded("value", raw_value, value),
+        "timestamp": _moment(timestamp),
+        **({"headers": _headers(headers)} if headers else {}),
     }
-    if not line["headers"]:
-        del line["headers"]
     return msgspec.json.encode(line)
 
 

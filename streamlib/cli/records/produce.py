@@ -77,7 +77,7 @@ def moved(records: Sequence[OutRecord], now_ms: int) -> Iterator[OutRecord]:
     >>> [at_ms - 6 * day_ms for _, _, at_ms, _ in moved([(None, b"a", noon_ms, ())], now_ms=7 * day_ms)] == [noon_ms]
     True
     """
-    last_ms = max((timestamp for _, _, timestamp, _ in records), default=now_ms)
+    last_ms = records[-1][2] if records else now_ms
     by_ms = (now_ms // _DAY_MS - 1 - last_ms // _DAY_MS) * _DAY_MS
     for key, value, timestamp, headers in records:
         yield key, value, timestamp + by_ms, headers
