@@ -4,11 +4,11 @@ Shows envelopes with before, after and operation, tombstones behind deletes, key
 an order changes when its customer does, moves to another customer, waits for one that does not exist yet, and goes when
 it is deleted.
 
-    streamlib broker topic shop.public.customers shop.public.orders orders-with-customers --partitions 3
+    streamlib broker topic shop.db.customers shop.db.orders orders-with-customers --partitions 3
     streamlib run examples/cdc_join.py
-    streamlib produce shop.public.customers examples/data/cdc_join/customers.jsonl --recent
-    streamlib produce shop.public.orders examples/data/cdc_join/orders.jsonl --recent
-    streamlib consume orders-with-customers --follow
+    streamlib produce shop.db.customers --json --recent --key json --value json < examples/data/cdc_join/customers.jsonl
+    streamlib produce shop.db.orders --json --recent --key json --value json < examples/data/cdc_join/orders.jsonl
+    streamlib consume orders-with-customers --from-beginning
 
 What is in the result at last is the same each time. What it was in between depends on which change is seen first, as
 the changes of two tables have no order among each other.
@@ -89,8 +89,8 @@ def joined(order: Order, customer: Customer | None) -> OrderWithCustomer:
 def topology() -> StreamsBuilder:
     """Changes of customers and orders in, changes of orders with their customers out."""
     builder = StreamsBuilder()
-    customers = table(builder, "shop.public.customers", Customer)
-    orders = table(builder, "shop.public.orders", Order)
+    customers = table(builder, "shop.db.customers", Customer)
+    orders = table(builder, "shop.db.orders", Order)
     result = orders.left_join(customers, joined, foreign_key=customer_of, result=OrderWithCustomer, name="customer-of")
     result.to_stream().to("orders-with-customers")
     return builder

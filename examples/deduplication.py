@@ -6,9 +6,9 @@ written are two records.
 
     streamlib broker topic notices notices-once balances --partitions 2
     streamlib run examples/deduplication.py
-    streamlib produce notices examples/data/deduplication/notices.jsonl --recent
-    streamlib consume notices-once --count 6
-    streamlib consume balances --count 6 --value int
+    streamlib produce notices --json --recent --value json < examples/data/deduplication/notices.jsonl
+    streamlib consume notices-once --from-beginning --max 6
+    streamlib consume balances --value int --from-beginning --max 6
 """
 
 from datetime import timedelta

@@ -5,9 +5,9 @@ with a store of its own; a stream joined with a table. Payments may come in any 
 
     streamlib broker topic customers card-payments fraud-alerts --partitions 2
     streamlib run examples/fraud_detection.py
-    streamlib produce customers examples/data/fraud_detection/customers.jsonl --recent
-    streamlib produce card-payments examples/data/fraud_detection/card-payments.jsonl --recent
-    streamlib consume fraud-alerts --count 5
+    streamlib produce customers --json --recent --value json < examples/data/fraud_detection/customers.jsonl
+    streamlib produce card-payments --json --recent --value json < examples/data/fraud_detection/card-payments.jsonl
+    streamlib consume fraud-alerts --from-beginning --max 5
 """
 
 from datetime import UTC, datetime, timedelta

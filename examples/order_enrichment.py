@@ -7,9 +7,9 @@ service is down, another try for products that it does not know yet, and dead le
     python -m http.server 8081 --directory examples/data/order_enrichment
     streamlib broker topic web-orders completed-orders orders-without-product --partitions 2
     streamlib run examples/order_enrichment.py
-    streamlib produce web-orders examples/data/order_enrichment/web-orders.jsonl --recent
-    streamlib consume completed-orders --count 5
-    streamlib consume orders-without-product --count 1
+    streamlib produce web-orders --json --recent --value json < examples/data/order_enrichment/web-orders.jsonl
+    streamlib consume completed-orders --from-beginning --max 5
+    streamlib consume orders-without-product --from-beginning --max 1
 
 PRODUCTS_URL says where the service is, if not there.
 """

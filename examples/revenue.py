@@ -2,8 +2,8 @@
 
 streamlib broker topic orders revenue --partitions 4
 streamlib run examples/revenue.py --set commit_interval_ms=200
-echo '{"key": "ann", "value": {"amount": 12.5, "items": 2}}' | streamlib produce orders
-streamlib consume revenue
+echo 'ann:{"amount": 12.5, "items": 2}' | streamlib produce orders --separator :
+streamlib consume revenue --from-beginning --max 1
 """
 
 import msgspec

@@ -6,9 +6,9 @@ close the windows of all others: its readings get the time of those before them.
 
     streamlib broker topic readings minutes halls --partitions 1
     streamlib run examples/sensors.py
-    streamlib produce readings examples/data/sensors/readings.jsonl --recent
-    streamlib consume minutes --count 5
-    streamlib consume halls --count 2
+    streamlib produce readings --json --recent --value json < examples/data/sensors/readings.jsonl
+    streamlib consume minutes --from-beginning --max 5
+    streamlib consume halls --from-beginning --max 2
 
 With one partition the last reading of the sample closes the windows of all before it; partitions have clocks of their
 own.

@@ -5,8 +5,8 @@ and what closes the last visits when nobody clicks any more.
 
     streamlib broker topic clicks visits --partitions 1
     streamlib run examples/sessions.py
-    streamlib produce clicks examples/data/sessions/clicks.jsonl --recent
-    streamlib consume visits --count 4
+    streamlib produce clicks --json --recent --value json < examples/data/sessions/clicks.jsonl
+    streamlib consume visits --from-beginning --max 4
 
 With one partition the last click of the sample closes the visits of all before it; partitions have clocks of their own.
 """

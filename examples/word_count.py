@@ -2,7 +2,7 @@
 
 streamlib broker topic lines word-counts --partitions 4
 streamlib run examples/word_count.py --workers 2
-echo 'to be or not to be' | streamlib produce lines --plain
+echo 'to be or not to be' | streamlib produce lines
 streamlib consume word-counts --value int
 """
 

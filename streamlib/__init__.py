@@ -4,6 +4,7 @@ Define a topology with `StreamsBuilder`, run it with `KafkaStreams` or `streamli
 `streamlib.testing.TopologyTestDriver`.
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from streamlib.config import StreamsConfig
@@ -32,6 +33,9 @@ from streamlib.dsl.windowed import EmitStrategy, TimeWindowedKStream
 from streamlib.engine.calls import record_metadata
 from streamlib.errors import (
     ConfigError,
+    ExtraMissingError,
+    InvalidStateStoreError,
+    InvalidStateStorePartitionError,
     KafkaError,
     LockError,
     ProcessingError,
@@ -40,14 +44,19 @@ from streamlib.errors import (
     SchemaRegistryUnavailableError,
     SerializationError,
     StateStoreError,
+    StateStoreMigratedError,
+    StateStoreNotAvailableError,
     StreamsError,
     StreamsNotStartedError,
+    StreamsRebalancingError,
+    StreamsStoppedError,
     TaskMigratedError,
     TopologyError,
+    UnknownStateStoreError,
 )
 from streamlib.metrics import Health, HealthStatus, Metrics
 from streamlib.policies import DeadLetter, Fail, FailedRecord, Retry, RetryTopics, Skip
-from streamlib.records import FixedKeyRecord, Record, RecordMetadata, TopicPartition
+from streamlib.records import FixedKeyRecord, HostInfo, Record, RecordMetadata, TopicPartition
 from streamlib.restore_listener import RestoreListener
 from streamlib.row_versions import upgrades
 from streamlib.security import OAuthToken, Secret
@@ -76,6 +85,9 @@ from streamlib.windows import (
 
 if TYPE_CHECKING:
     from streamlib.app import KafkaStreams, State
+    from streamlib.queries.metadata import KeyQueryMetadata, StreamsMetadata
+
+    __version__: str
 
 __all__ = [
     "Aggregation",
@@ -89,6 +101,7 @@ __all__ = [
     "DeadLetter",
     "Earliest",
     "EmitStrategy",
+    "ExtraMissingError",
     "Fail",
     "FailOnInvalidTimestamp",
     "FailedRecord",
@@ -98,6 +111,9 @@ __all__ = [
     "GlobalKTable",
     "Health",
     "HealthStatus",
+    "HostInfo",
+    "InvalidStateStoreError",
+    "InvalidStateStorePartitionError",
     "JoinWindows",
     "KGroupedStream",
     "KGroupedTable",
@@ -105,6 +121,7 @@ __all__ = [
     "KTable",
     "KafkaError",
     "KafkaStreams",
+    "KeyQueryMetadata",
     "LateRecord",
     "Latest",
     "LockError",
@@ -140,11 +157,16 @@ __all__ = [
     "SlidingWindows",
     "State",
     "StateStoreError",
+    "StateStoreMigratedError",
+    "StateStoreNotAvailableError",
     "Stores",
     "StreamsBuilder",
     "StreamsConfig",
     "StreamsError",
+    "StreamsMetadata",
     "StreamsNotStartedError",
+    "StreamsRebalancingError",
+    "StreamsStoppedError",
     "Sum",
     "Suppressed",
     "TaskMigratedError",
@@ -154,6 +176,7 @@ __all__ = [
     "TopicPartition",
     "Topology",
     "TopologyError",
+    "UnknownStateStoreError",
     "UnlimitedWindows",
     "UsePartitionTimeOnInvalidTimestamp",
     "ValueTransformer",
@@ -168,10 +191,18 @@ __all__ = [
 ]
 
 
+_OF_RUNNING = {
+    "KafkaStreams": "app",
+    "KeyQueryMetadata": "queries.metadata",
+    "State": "app",
+    "StreamsMetadata": "queries.metadata",
+}
+
+
 def __getattr__(name: str) -> Any:
     """What runs a topology is imported when it is asked for, with the client: to define one, neither is needed."""
-    if name in ("KafkaStreams", "State"):
-        from streamlib import app
-
-        return getattr(app, name)
+    if name in _OF_RUNNING:
+        return getattr(importlib.import_module(f"streamlib.{_OF_RUNNING[name]}"), name)
+    if name == "__version__":
+        return importlib.import_module("importlib.metadata").version("streamlib")
     raise AttributeError(f"module 'streamlib' has no attribute {name!r}")

@@ -1,10 +1,13 @@
-"""`streamlib produce` and `streamlib consume`: lines of JSON in and out, on a real broker."""
+"""`streamlib produce` and `streamlib consume`, on a real broker."""
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import anyio
@@ -12,148 +15,189 @@ import anyio.to_thread
 import msgspec
 import pytest
 
-from streamlib.cli.errors import UsageError
-from streamlib.cli.records.lines import Form, Line, line_of
-from streamlib.cli.records.produce import moved
+from streamlib import KafkaStreams, StreamsBuilder, StreamsConfig, TimeWindows
+from streamlib.cli.client import connected, partitions_of, read_committed
+from streamlib.cli.records.forms import Form, as_json, encode, encode_value, show
 from streamlib.partitioning import partition_for
 from streamlib.records import OutRecord, TopicPartition
 from streamlib.testing.plugin import KafkaTarget
-from tests.cli.conftest import Command
-from tests.cli.dead_letters import NOON_MS, Failed, Topics, topics
 
-DAY_MS = 86_400_000
-
-
-def record(line: str, key: Form = Form.ANY, value: Form = Form.ANY) -> OutRecord:
-    return Line.read(line.encode()).record(key, value, now_ms=NOON_MS)
+WINDOW_MS = 60_000
+DAY_MS = 24 * 60 * WINDOW_MS
 
 
-def test_text_is_written_as_it_is_and_everything_else_as_json() -> None:
-    assert record('{"key": "ann", "value": {"a": 1}}') == (b"ann", b'{"a":1}', NOON_MS, ())
-    assert record('{"value": 5}') == (None, b"5", NOON_MS, ())
-    assert record('{"key": "a"}') == (b"a", None, NOON_MS, ())
-    assert record('{"key": 1, "value": 0.5}', Form.INT, Form.FLOAT)[:2] == (bytes(7) + b"\x01", b"\x3f\xe0" + bytes(6))
+def command(*arguments: str, servers: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "streamlib", *arguments, "--bootstrap-servers", servers],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
 
-def test_times_are_iso_8601_or_milliseconds() -> None:
-    assert record('{"timestamp": "2020-01-01T13:00:00.250+01:00"}')[2] == NOON_MS + 250
-    assert record('{"timestamp": 7}')[2] == 7
+async def make_topic(servers: str, name: str, partitions: int = 2) -> str:
+    async with connected(servers, name) as connection:
+        await connection.admin().create_topic(name, partitions, {"retention.ms": "-1"})
+    return name
+
+
+def test_lines_go_where_their_keys_belong_and_come_back(
+    kafka_broker: KafkaTarget, unique_name: Callable[[str], str]
+) -> None:
+    servers = kafka_broker.bootstrap_servers
+    topic = anyio.run(make_topic, servers, unique_name("orders"))
+    done = command("produce", topic, "--separator", ":", "--value", "int", servers=servers, stdin="ann:3\nbob:-1\n")
+    assert (done.returncode, done.stderr) == (0, f"written to {topic}: 2 records\n")
+    shown = command("consume", topic, "--value", "int", "--from-beginning", "--to-end", servers=servers)
+    assert sorted(shown.stdout.splitlines()) == ["ann\t3", "bob\t-1"]
+    as_objects = command(
+        "consume", topic, "--value", "int", "--from-beginning", "--max", "2", "--json", servers=servers
+    )
+    objects = [msgspec.json.decode(line) for line in as_objects.stdout.splitlines()]
+    assert {each["key"]: each["partition"] for each in objects} == {
+        key: partition_for(key.encode(), 2) for key in ("ann", "bob")
+    }
+    copy = anyio.run(make_topic, servers, unique_name("copy"))
+    command("produce", copy, "--json", "--value", "int", servers=servers, stdin=as_objects.stdout)
+    copied = command("consume", copy, "--value", "int", "--from-beginning", "--to-end", "--json", servers=servers)
+    assert [{**msgspec.json.decode(line), "topic": topic} for line in copied.stdout.splitlines()] == objects
+
+
+def test_wrong_lines_topics_and_forms_are_told(kafka_broker: KafkaTarget, unique_name: Callable[[str], str]) -> None:
+    servers = kafka_broker.bootstrap_servers
+    topic = anyio.run(make_topic, servers, unique_name("wrong"))
+    done = command("produce", topic, "--separator", ":", servers=servers, stdin="ann:3\nbob\n")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "error: line 2 is no record: ':' is not in it; the lines before it are written\n",
+    )
+    assert command("consume", topic, "--from-beginning", "--to-end", servers=servers).stdout == "ann\t3\n"
+    done = command("consume", topic, "--value", "int", "--from-beginning", "--to-end", servers=servers)
+    assert done.returncode == 2
+    assert "an int has 8 bytes, not 1" in done.stderr
+    done = command("produce", topic.replace("wrong", "wrnog"), servers=servers, stdin="x\n")
+    assert done.returncode == 2
+    assert f"did you mean {topic}?" in done.stderr
+
+
+def test_times_may_be_iso_8601_and_move_by_days_to_yesterday(
+    kafka_broker: KafkaTarget, unique_name: Callable[[str], str]
+) -> None:
+    servers = kafka_broker.bootstrap_servers
+    topic = anyio.run(make_topic, servers, unique_name("recent"), 1)
+    lines = '{"key": "a", "timestamp": "2020-01-01T13:00:00.250+01:00"}\n{"key": "b", "timestamp": 1577880060000}\n'
+    command("produce", topic, "--json", servers=servers, stdin=lines)
+    done = command("produce", topic, "--json", "--recent", servers=servers, stdin=lines)
+    yesterday_ms = (time.time_ns() // 1_000_000 // DAY_MS - 1) * DAY_MS
+    assert done.returncode == 0, done.stderr
+    shown = command("consume", topic, "--from-beginning", "--to-end", "--json", servers=servers)
+    times = [msgspec.json.decode(line)["timestamp"] for line in shown.stdout.splitlines()]
+    noon_ms = DAY_MS // 2
+    assert times == [1577880000250, 1577880060000, yesterday_ms + noon_ms + 250, yesterday_ms + noon_ms + 60_000]
+    done = command("produce", topic, "--json", servers=servers, stdin='{"timestamp": "2020-01-01T12:00:00"}')
+    assert "line 1 is no record" in done.stderr  # of which time zone?
+    assert "--recent needs --json" in command("produce", topic, "--recent", servers=servers).stderr
+
+
+async def test_aborted_records_are_shown_only_to_those_who_ask(
+    kafka_broker: KafkaTarget, unique_name: Callable[[str], str]
+) -> None:
+    servers, name = kafka_broker.bootstrap_servers, unique_name("aborted")
+    topic = await make_topic(servers, name, 1)
+    async with connected(servers, name) as connection:
+        producer = connection.producer(f"{name}-id")
+        await producer.init()
+        for value, commit in ((b"kept", True), (b"aborted", False)):
+            producer.begin()
+            record: OutRecord = (b"k", value, 0, ())
+            producer.send(TopicPartition(topic, 0), [record])
+            await producer.flush()
+            await producer.end(commit=commit)
+        await producer.close()
+        there = [each async for each in read_committed(connection, partitions_of(topic, 1))]
+    assert len(there) == 1
+    options = ("consume", topic, "--from-beginning", "--to-end")
+
+    def run(*more: str) -> str:
+        return command(*options, *more, servers=servers).stdout
+
+    assert await anyio.to_thread.run_sync(run) == "k\tkept\n"
+    assert await anyio.to_thread.run_sync(run, "--isolation", "read_uncommitted") == "k\tkept\nk\taborted\n"
+
+
+async def test_keys_of_windows_are_readable(
+    kafka_broker: KafkaTarget, unique_name: Callable[[str], str], tmp_path: Path
+) -> None:
+    servers, name = kafka_broker.bootstrap_servers, unique_name("windows")
+    source, out = await make_topic(servers, f"{name}-in", 1), await make_topic(servers, f"{name}-out", 1)
+    lines = "".join(f'{{"key": "ann", "value": "x", "timestamp": {at}}}\n' for at in (WINDOW_MS, WINDOW_MS + 1))
+    await anyio.to_thread.run_sync(lambda: command("produce", source, "--json", servers=servers, stdin=lines))
+    builder = StreamsBuilder()
+    minute = TimeWindows.of_size(timedelta(milliseconds=WINDOW_MS), grace=timedelta(0))
+    builder.stream(source, key=str, value=str).group_by_key().windowed_by(minute).count().to_stream().to(out)
+    config = StreamsConfig(application_id=name, bootstrap_servers=servers, state_dir=str(tmp_path))
+    async with KafkaStreams(builder.build(), config):
+        shown = await anyio.to_thread.run_sync(
+            lambda: command(
+                *("consume", out, "--from-beginning", "--max", "2", "--key", "windowed", "--value", "int"),
+                servers=servers,
+            )
+        )
+    assert shown.stdout == "ann@1970-01-01 00:01:00.000Z\t1\nann@1970-01-01 00:01:00.000Z\t2\n"
+
+
+def test_ctrl_c_ends_both_and_what_was_read_is_written(
+    kafka_broker: KafkaTarget, unique_name: Callable[[str], str]
+) -> None:
+    servers = kafka_broker.bootstrap_servers
+    topic = anyio.run(make_topic, servers, unique_name("interrupted"))
+    words = [sys.executable, "-m", "streamlib"]
+    at = ["--bootstrap-servers", servers]
+    with (
+        subprocess.Popen([*words, "consume", topic, *at, "--from-beginning"], stdout=subprocess.PIPE) as consumer,
+        subprocess.Popen([*words, "produce", topic, *at], stdin=subprocess.PIPE) as producer,
+    ):
+        assert consumer.stdout is not None
+        assert producer.stdin is not None
+        producer.stdin.write(b"to be\n")
+        producer.stdin.flush()  # and not closed: somebody is typing
+        assert consumer.stdout.readline() == b"null\tto be\n"
+        for process in (producer, consumer):
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=30) == 130
+
+
+def test_a_reader_that_has_seen_enough_ends_it_quietly(
+    kafka_broker: KafkaTarget, unique_name: Callable[[str], str]
+) -> None:
+    servers = kafka_broker.bootstrap_servers
+    topic = anyio.run(make_topic, servers, unique_name("pipe"))
+    command("produce", topic, servers=servers, stdin="a line\n" * 20_000)
+    shell = f"{sys.executable} -m streamlib consume {topic} --bootstrap-servers {servers} --from-beginning | head -n 1"
+    done = subprocess.run(shell, shell=True, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr) == ("null\ta line\n", "")
 
 
 @pytest.mark.parametrize(
-    ("line", "problem"),
-    [
-        ("ann", "JSON is malformed"),
-        ("3", "Expected `object`"),
-        ('{"kee": "ann"}', "unknown field `kee`"),
-        ('{"timestamp": "2020-01-01T12:00:00"}', "timezone"),
-        ('{"key_hex": "xyz"}', "non-hexadecimal"),
-    ],
+    ("form", "text", "value"),
+    [(Form.STR, "ann", "ann"), (Form.INT, "-5", -5), (Form.FLOAT, "1.5", 1.5), (Form.JSON, '{"a":[1]}', {"a": [1]})],
 )
-def test_what_is_no_record_is_said(line: str, problem: str) -> None:
-    with pytest.raises((ValueError, TypeError), match=problem):
-        record(line)
+def test_text_bytes_and_json_are_the_same_value(form: Form, text: str, value: object) -> None:
+    data = encode(form, text)
+    assert encode_value(form, value) == data
+    assert show(form, data) == text
+    assert as_json("value", form, data) == {"value": value}
 
 
-def test_value_that_is_not_of_its_type_is_said() -> None:
-    with pytest.raises(TypeError, match="long"):
-        record('{"value": "five"}', value=Form.INT)
+@pytest.mark.parametrize(("form", "text"), [(Form.INT, "1.5"), (Form.INT, "9" * 30), (Form.JSON, "{"), (Form.HEX, "x")])
+def test_what_is_not_of_the_form_is_refused(form: Form, text: str) -> None:
+    with pytest.raises((ValueError, msgspec.DecodeError)):
+        encode(form, text)
 
 
-def test_times_move_by_whole_days_to_yesterday() -> None:
-    records: list[OutRecord] = [(None, b"a", NOON_MS - DAY_MS, ()), (None, b"b", NOON_MS, ())]
-    now_ms = NOON_MS + 5 * DAY_MS - 1
-    assert [each[2] for each in moved(records, now_ms)] == [NOON_MS + 3 * DAY_MS, NOON_MS + 4 * DAY_MS]
-    assert list(moved([], now_ms)) == []
-
-
-@pytest.fixture
-async def made(kafka_broker: KafkaTarget, unique_name: Callable[[str], str]) -> AsyncIterator[Topics]:
-    async with topics(kafka_broker.bootstrap_servers, unique_name("records")) as made:
-        yield made
-
-
-async def command(streamlib: Command, made: Topics, *words: str, code: int = 0) -> str:
-    servers = "--bootstrap-servers", made.servers
-    done = await anyio.to_thread.run_sync(lambda: streamlib(*words, *servers))
-    assert done.returncode == code, done.stderr
-    return done.stderr if code else done.stdout
-
-
-async def test_what_was_printed_can_be_written_again(streamlib: Command, made: Topics, tmp_path: Path) -> None:
-    headers = (("trace", b"7f"), ("raw", b"\xff"), ("none", None))
-    written: list[OutRecord] = [
-        (b"ann", b'{"amount":3}', NOON_MS, headers),
-        (b"ann", b'{"amount": ', NOON_MS + 1, ()),
-        (None, b"\xff\x00", NOON_MS + 2, ()),
-        (b"bob", None, NOON_MS + 3, ()),
-    ]
-    await made.write({TopicPartition(made.dead, 0): written})
-    lines = await command(streamlib, made, "consume", made.dead)
-    assert msgspec.json.decode(lines.splitlines()[0]) == {
-        "key": "ann",
-        "value": {"amount": 3},
-        "timestamp": "2020-01-01T12:00:00.000Z",
-        "headers": [
-            {"name": "trace", "value": "7f"},
-            {"name": "raw", "value_hex": "ff"},
-            {"name": "none", "value": None},
-        ],
-    }
-    (tmp_path / "lines").write_text(lines)
-    told = await command(streamlib, made, "produce", made.source, str(tmp_path / "lines"))
-    assert told == f"records written to {made.source}: 4\n"
-    found = await made.replayed()
-    again = {(r.key, r.value, r.timestamp, tuple(r.headers)) for records in found.values() for r in records}
-    assert again == {(key, value, timestamp, tuple(headers)) for key, value, timestamp, headers in written}
-    ann = found[TopicPartition(made.source, partition_for(b"ann", 3))]
-    assert [r.timestamp for r in ann if r.key == b"ann"] == [NOON_MS, NOON_MS + 1]
-
-
-async def test_dead_letters_as_json_are_records_to_write(streamlib: Command, made: Topics, tmp_path: Path) -> None:
-    await made.fail(Failed(b"ann", b"12,50", ValueError("no number"), headers=(("trace", b"7f"),)))
-    shown = await command(streamlib, made, "dlq", "show", made.dead, "--json")
-    (tmp_path / "mended").write_text(shown.replace("12,50", "12.50"))
-    await command(streamlib, made, "produce", made.source, str(tmp_path / "mended"))
-    ((put_back,),) = (await made.replayed()).values()
-    assert (put_back.key, put_back.value, put_back.timestamp) == (b"ann", b"12.50", NOON_MS)
-    assert tuple(put_back.headers) == (("trace", b"7f"),)
-
-
-async def test_wrong_line_means_that_nothing_is_written(streamlib: Command, made: Topics, tmp_path: Path) -> None:
-    (tmp_path / "lines").write_text('{"value": "fine"}\n\n{"value": \n')
-    error = await command(streamlib, made, "produce", made.source, str(tmp_path / "lines"), code=2)
-    assert error.startswith(f"error: line 3 of {tmp_path / 'lines'}: ")
-    assert error.endswith("; nothing was written\n")
-    assert await made.replayed() == {}
-    missing = await command(streamlib, made, "consume", f"{made.source}x", code=2)
-    assert missing == f"error: there is no topic {made.source}x: did you mean {made.source}?\n"
-
-
-async def test_count_waits_and_ends(streamlib: Command, made: Topics) -> None:
-    words = sys.executable, "-m", "streamlib", "consume", made.source, "--count", "2", "--value", "int"
-    servers = "--bootstrap-servers", made.servers
-    with subprocess.Popen([*words, *servers], stdout=subprocess.PIPE, text=True) as waiting:
-        for number in (1, 2):
-            await made.write({TopicPartition(made.source, number): [(b"k", bytes(7) + b"\x05", NOON_MS, ())]})
-        printed, _ = await anyio.to_thread.run_sync(lambda: waiting.communicate(timeout=60))
-    assert waiting.returncode == 0
-    assert [msgspec.json.decode(line)["value"] for line in printed.splitlines()] == [5, 5]
-    short = await command(streamlib, made, "consume", made.source, "--count", "3", "--timeout", "1", code=1)
-    assert short == f"error: {made.source} had 2 committed records within 1 s, not 3\n"
-
-
-async def test_plain_lines_are_values_spread_over_partitions(streamlib: Command, made: Topics, tmp_path: Path) -> None:
-    (tmp_path / "lines").write_text("to be\nor not\nto be\n")
-    await command(streamlib, made, "produce", made.source, str(tmp_path / "lines"), "--plain")
-    found = await made.replayed()
-    assert {(partition.partition, r.key, r.value) for partition, rs in found.items() for r in rs} == {
-        (0, None, b"to be"),
-        (1, None, b"or not"),
-        (2, None, b"to be"),
-    }
-
-
-def test_value_of_another_type_is_said_with_what_to_do() -> None:
-    with pytest.raises(UsageError, match=r"a value is not of type int: .*: leave --value out"):
-        line_of((None, b"abc", 0, ()), Form.ANY, Form.INT)
+def test_times_of_sessions_are_shown() -> None:
+    end, start = (each.to_bytes(8, "big") for each in (2_000, 1_000))
+    assert show("session", b"ann" + end + start) == "ann@1970-01-01 00:00:01.000Z..1970-01-01 00:00:02.000Z"
+    assert as_json("key", "session", b"ann" + end + start) == {"key": "ann", "start": 1_000, "end": 2_000}

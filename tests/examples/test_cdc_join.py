@@ -17,8 +17,8 @@ class Replica:
 
     def __init__(self, driver: TopologyTestDriver) -> None:
         self._topics = {
-            "customers": driver.input_topic("shop.public.customers", key=Id, value=Change),
-            "orders": driver.input_topic("shop.public.orders", key=Id, value=Change),
+            "customers": driver.input_topic("shop.db.customers", key=Id, value=Change),
+            "orders": driver.input_topic("shop.db.orders", key=Id, value=Change),
         }
         self._joined = driver.output_topic("orders-with-customers", key=Id, value=OrderWithCustomer)
         self._rows: dict[str, dict[int, Any]] = {"customers": {}, "orders": {}}
@@ -91,7 +91,7 @@ def test_envelope_as_debezium_writes_it_is_understood(replica: Replica) -> None:
             b'{"before":null,"after":{"id":7,"customer_id":null,"amount":5,"note":"new column"},'
             b'"source":{"connector":"postgresql","lsn":24023128},"transaction":null,"op":"r","ts_ms":1767607260000}'
         )
-        driver.input_topic("shop.public.orders").pipe_input(b'{"id":7}', envelope)
+        driver.input_topic("shop.db.orders").pipe_input(b'{"id":7}', envelope)
         out = driver.output_topic("orders-with-customers", key=Id, value=OrderWithCustomer)
         assert out.read_key_values() == [(Id(7), OrderWithCustomer(5, None, None))]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -66,21 +67,13 @@ def test_script_works_line_by_line(kafka_broker: KafkaTarget, tmp_path: Path) ->
         ["bash", str(SCRIPT)], env=os.environ | settings, capture_output=True, text=True, timeout=240, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"key"')]
-    euros = [line["value"]["euros"] for line in lines]
+    euros = [float(each) for each in re.findall(r'^\w+\t{"euros":(.+)}$', done.stdout, re.MULTILINE)]
     assert [sorted(part) for part in (euros[:2], euros[2:5], euros[5:])] == [
         [9.0, 250.0],
         [9.0, 84.0, 250.0],
         [9.0, 84.0, 89.91, 250.0, 1250.5],
     ]
     told = [line for line in done.stdout.splitlines() if line.startswith(("records", "there is"))]
-    assert told == [
-        "records written to rates: 2",
-        "records written to invoices: 6",
-        "records written to rates: 1",
-        "records replayed: 1",
-        "records replayed: 3",
-        "there is nothing to replay in invoices-failed",
-    ]
+    assert told == ["records replayed: 1", "records replayed: 3", "there is nothing to replay in invoices-failed"]
     assert "examples.dead_letter_replay.NoRate: no rate for CHF" in done.stdout
     assert "could not convert string to float: 'as agreed'" in done.stdout

@@ -12,20 +12,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
-from typer.testing import CliRunner
 
-from streamlib.cli.client import connected
-from streamlib.cli.main import make_app
+from streamlib.cli.client import connected, partitions_of, read_committed
 from streamlib.errors import KafkaError
+from streamlib.records import FetchedRecord, Record
 from streamlib.testing.plugin import KafkaTarget
 from tests.examples.products import Products, served
-from tests.examples.samples import DATE, ROOT, SAMPLES, Sample, decoded, run
+from tests.examples.samples import DATE, DAY_MS, NEXT_DAY_MS, ROOT, SAMPLES, Line, Sample, run
 
 PATIENCE_S = 60
 
@@ -42,8 +41,8 @@ def products(monkeypatch: pytest.MonkeyPatch) -> Iterator[Products]:
 @samples
 def test_sample_leads_to_what_is_expected(sample: Sample, products: Products) -> None:
     found = run(sample)
-    assert {topic: sample.result(topic, lines) for topic, lines in found.items()} == {
-        topic: sample.result(topic, sample.expected(topic)) for topic in sample.outputs
+    assert {topic: sample.result(lines) for topic, lines in found.items()} == {
+        topic: sample.result(sample.expected(topic)) for topic in sample.outputs
     }
 
 
@@ -63,15 +62,19 @@ class Trial:
         self._servers = servers
         self._folder = folder
         self._worker: subprocess.Popen[bytes] | None = None
-        self._app = make_app(["broker", "produce", "consume"])
 
-    def command(self, line: str) -> bytes:
-        """A command but `run`, in this process."""
-        words = shlex.split(line)
-        assert words[0] == "streamlib"
-        done = CliRunner().invoke(self._app, words[1:])
-        assert done.exit_code == 0, f"{line}: {done.output}{self.log}"
-        return done.stdout_bytes
+    def command(self, line: str) -> str:
+        """A command but `run`."""
+        done = subprocess.run(
+            ["bash", "-c", line.replace("streamlib", f"{sys.executable} -m streamlib", 1)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            check=False,
+        )
+        assert done.returncode == 0, f"{line}: {done.stderr}{self.log}"
+        return done.stdout
 
     @property
     def log(self) -> str:
@@ -113,32 +116,40 @@ class Trial:
         lines = [line for line in self.sample.commands if line.startswith("streamlib produce ")]
         for line in lines[:-1]:
             self.command(line)
-        _, _, topic, file, *rest = shlex.split(lines[-1])
+        command, file = lines[-1].split(" < ")
+        topic = command.split()[2]
         records = (ROOT / file).read_text().splitlines(keepends=True)
         half = len(records) // 2
-        for part in (records[:half], records[half:]):
+        for part, total in ((records[:half], half), (records[half:], len(records))):
             (self._folder / "part").write_text("".join(part))
-            self.command(shlex.join(["streamlib", "produce", topic, str(self._folder / "part"), *rest]))
-            if part[0] == records[0]:
-                self.until_committed(topic, half)
+            self.command(f"{command} < {self._folder / 'part'}")
+            self.until_committed(topic, total)
+            if total == half:
                 self.kill()
                 self.start()
-        self.until_committed(topic, len(records))
 
-    def consumed(self) -> dict[str, Any]:
-        """What is in the outputs, on the day of the sample, after the commands that wait for so many."""
-        found = {}
+    def consume(self) -> None:
+        """The commands that do, and end."""
         for line in self.sample.commands:
-            if line.startswith("streamlib consume "):
-                endless = line.replace(" --follow", "")
-                self.command(endless)
-                whole = re.sub(r" --count \d+", "", endless)  # more than that would be too much
-                found[shlex.split(line)[2]] = self._printed(whole)
-        return {topic: self.sample.result(topic, lines) for topic, lines in found.items()}
+            if line.startswith("streamlib consume ") and "--max" in line:
+                self.command(line)
 
-    def _printed(self, line: str) -> list[dict[str, Any]]:
-        yesterday = f"{datetime.now(UTC) - timedelta(days=1):%Y-%m-%d}"
-        return decoded(self.command(line).replace(yesterday.encode(), DATE.encode()))
+    async def results(self) -> dict[str, Any]:
+        """What is in the outputs, all of it, on the day of the sample."""
+        found = {}
+        async with connected(self._servers, "test") as connection:
+            for topic in self.sample.outputs:
+                count = (await connection.admin().partition_counts([topic]))[topic]
+                records = [each async for each in read_committed(connection, partitions_of(topic, count))]
+                found[topic] = self.sample.result(self._on_its_day(topic, record) for record in records)
+        return found
+
+    def _on_its_day(self, topic: str, record: FetchedRecord) -> Line:
+        yesterday_ms = (time.time_ns() // 1_000_000 // DAY_MS - 1) * DAY_MS
+        yesterday = f"{datetime.fromtimestamp(yesterday_ms / 1000, UTC):%Y-%m-%d}"
+        value = None if record.value is None else record.value.replace(yesterday.encode(), DATE.encode())
+        timestamp = record.timestamp - yesterday_ms + NEXT_DAY_MS - DAY_MS
+        return self.sample.line(topic, Record(record.key, value, timestamp, ()))
 
 
 @pytest.fixture
@@ -153,8 +164,6 @@ def trial(
         monkeypatch.setenv(f"STREAMLIB_{name}", value)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "home"))  # no broker of `streamlib broker start`
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    for command in ("produce", "consume"):
-        monkeypatch.setattr(f"streamlib.cli.records.{command}.set_up_logs", lambda level, console: None)
     trial = Trial(sample, kafka_broker.bootstrap_servers, tmp_path)
     yield trial
     trial.kill()
@@ -168,8 +177,9 @@ def test_commands_of_the_docstring_work_and_a_crash_changes_nothing(
     trial.command(topics)
     trial.start()
     trial.produce()
-    expected = {topic: sample.result(topic, sample.expected(topic)) for topic in sample.outputs}
+    expected = {topic: sample.result(sample.expected(topic)) for topic in sample.outputs}
     deadline = time.monotonic() + PATIENCE_S
-    while (found := trial.consumed()) != expected and time.monotonic() < deadline:
-        time.sleep(0.2)
+    while (found := anyio.run(trial.results)) != expected and time.monotonic() < deadline:
+        time.sleep(0.1)
     assert found == expected, trial.log
+    trial.consume()

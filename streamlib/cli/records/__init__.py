@@ -1,6 +1,1 @@
-"""`streamlib produce` and `streamlib consume`: records as lines of JSON, into a topic and out of it.
-
-lines     a line of JSON <-> a record
-produce   reads lines, chooses partitions as Kafka's clients do, writes
-consume   reads what is committed, prints lines
-"""
+"""`streamlib produce` and `streamlib consume`: a few records to a topic and from one, by hand or in a script."""

@@ -1,101 +1,150 @@
-"""`streamlib consume`: the sub-command."""
+"""`streamlib consume`: prints records as they come, or those that are there."""
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import AsyncGenerator
-from contextlib import aclosing, suppress
+from collections.abc import AsyncIterator, Callable
+from enum import StrEnum
 from typing import Annotated
 
 import anyio
+import msgspec
 import typer
 from rich.console import Console
 
-from streamlib.cli.client import StalledError, opened, partitions_of, read_committed
+from streamlib.cli.client import opened, partitions_of
 from streamlib.cli.dlq.reading import existing
 from streamlib.cli.errors import UsageError
 from streamlib.cli.logs import set_up_logs
-from streamlib.cli.options import BootstrapServersOption, ConfigOption, SetOption
-from streamlib.cli.records.lines import Form, line_of
+from streamlib.cli.options import BootstrapServersOption, ConfigOption, JsonOption, SetOption
+from streamlib.cli.records.forms import Form, KeyForm, as_json, show
 from streamlib.cli.settings import GivenSettings, load_settings
 from streamlib.config import StreamsConfig
 from streamlib.kafka.connection import Connection
-from streamlib.records import FetchedRecord
+from streamlib.records import FetchedRecord, TopicPartition
+
+_CLIENT_ID = "streamlib-consume"
+_TAKEN_BYTES = 1 << 20
+
+
+class Isolation(StrEnum):
+    """Which records are read."""
+
+    READ_COMMITTED = "read_committed"
+    READ_UNCOMMITTED = "read_uncommitted"
+
+
+class _Wish(msgspec.Struct, frozen=True):
+    """Which records, and how they are shown."""
+
+    topic: str
+    from_beginning: bool
+    to_end: bool
+    most: int | None
+    isolation: Isolation
+    key: KeyForm
+    value: Form
+    json: bool
 
 
 def consume(
-    topic: Annotated[str, typer.Argument(metavar="TOPIC", help="What to read, from its beginning.")],
-    count: Annotated[int | None, typer.Option(min=1, help="Wait for so many records, and end with the last.")] = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on at its end, until Ctrl-C.")] = False,
-    timeout: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="How long --count waits.")] = 60,
-    key: Annotated[Form, typer.Option(help="Type of the keys: int and float as Kafka writes them.")] = Form.ANY,
-    value: Annotated[Form, typer.Option(help="Type of the values, likewise.")] = Form.ANY,
+    topic: Annotated[str, typer.Argument(metavar="TOPIC", help="The topic to read.")],
     bootstrap_servers: BootstrapServersOption = None,
     config: ConfigOption = None,
     set_: SetOption = None,
+    from_beginning: Annotated[
+        bool, typer.Option("--from-beginning", help="Also the records that are there already.")
+    ] = False,
+    to_end: Annotated[
+        bool, typer.Option("--to-end", help="End with the records that are there already, and do not wait for more.")
+    ] = False,
+    max_: Annotated[int | None, typer.Option("--max", min=1, metavar="N", help="End after so many records.")] = None,
+    key: Annotated[KeyForm, typer.Option(help="What keys are.")] = KeyForm.STR,
+    value: Annotated[Form, typer.Option(help="What values are.")] = Form.STR,
+    isolation: Annotated[
+        Isolation, typer.Option(help="With read_uncommitted also records of open and aborted transactions.")
+    ] = Isolation.READ_COMMITTED,
+    json: JsonOption = False,
 ) -> None:
-    """Print the committed records of a topic, each as a line of JSON that 'streamlib produce' takes.
+    """Print the records of a topic, key and value with a tab between them, until Ctrl-C.
 
-    Those of a partition are in order. It ends where the topic ends now, unless --count or --follow says otherwise.
+    It belongs to no group and commits nothing. Records of one partition come in order. JSON is an object a line.
 
-    Example: streamlib consume word-counts --value int
+    Example: streamlib consume word-counts --value int --from-beginning --max 10
+
+    Example: streamlib consume revenue --key windowed --value float --from-beginning --to-end
     """
     set_up_logs("error", Console(stderr=True))
-    if count is not None and follow:
-        raise UsageError("--count ends and --follow does not: leave one of them out")
-    given = GivenSettings(
-        application_id="streamlib-consume", bootstrap_servers=bootstrap_servers, file=config, others=set_ or []
+    wish = _Wish(topic, from_beginning, to_end, max_, isolation, key, value, json)
+    settings = load_settings(
+        GivenSettings(application_id=_CLIENT_ID, bootstrap_servers=bootstrap_servers, file=config, others=set_ or [])
     )
-    settings = load_settings(given)
-    with suppress(KeyboardInterrupt):
-        if count is not None:
-            anyio.run(_print_some, settings, topic, (key, value), count, timeout)
-        else:
-            anyio.run(_print_all, settings, topic, (key, value), follow)
-
-
-async def _print_all(settings: StreamsConfig, topic: str, forms: tuple[Form, Form], follow: bool) -> None:
-    async with opened(settings) as connection, aclosing(_read(connection, topic, endless=follow)) as records:
-        async for record in records:
-            _print(record, forms)
-
-
-async def _print_some(
-    settings: StreamsConfig, topic: str, forms: tuple[Form, Form], count: int, timeout_s: float
-) -> None:
-    printed = 0
-    with anyio.move_on_after(timeout_s):
-        async with opened(settings) as connection, aclosing(_read(connection, topic, endless=True)) as records:
-            async for record in records:
-                _print(record, forms)
-                printed += 1
-                if printed == count:
-                    return
-    raise StalledError(f"{topic} had {printed:,} committed records within {timeout_s:g} s, not {count:,}")
-
-
-async def _read(connection: Connection, topic: str, *, endless: bool) -> AsyncGenerator[FetchedRecord, None]:
-    """Committed records from the start on."""
-    admin = connection.admin()
-    partitions = partitions_of(topic, await existing(admin, topic))
-    if not endless:
-        async for record in read_committed(connection, partitions):
-            yield record
-        return
-    fetcher = connection.fetcher()
-    fetcher.add(await admin.list_offsets(partitions, "earliest"))
     try:
-        while True:
-            await fetcher.wait()
-            for batch in fetcher.take(4 << 20):
-                for record in batch.records():
-                    yield record
-    finally:
-        with anyio.CancelScope(shield=True):
-            await fetcher.close()
+        anyio.run(_consume, settings, wish)
+    except BrokenPipeError:  # whoever reads our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _print(record: FetchedRecord, forms: tuple[Form, Form]) -> None:
-    line = line_of((record.key, record.value, record.timestamp, record.headers), *forms)
-    sys.stdout.buffer.write(line + b"\n")
-    sys.stdout.flush()  # a pipe is to be read while it is written
+async def _consume(settings: StreamsConfig, wish: _Wish) -> None:
+    line = _json_line if wish.json else _text_line
+    left = wish.most
+    async with opened(settings) as connection:
+        async for partition, records in _read(connection, wish):
+            taken = records[:left]
+            sys.stdout.writelines(_shown(line, wish, partition, record) for record in taken)
+            sys.stdout.flush()  # somebody is looking
+            left = None if left is None else left - len(taken)
+            if left == 0:
+                return
+
+
+async def _read(connection: Connection, wish: _Wish) -> AsyncIterator[tuple[TopicPartition, list[FetchedRecord]]]:
+    """Some records of one partition at a time; without end, unless only what is there was asked for."""
+    admin = connection.admin()
+    partitions = partitions_of(wish.topic, await existing(admin, wish.topic))
+    committed = wish.isolation is Isolation.READ_COMMITTED
+    ends = await admin.list_offsets(partitions, "latest_stable" if committed else "latest")
+    starts = await admin.list_offsets(partitions, "earliest") if wish.from_beginning else ends
+    behind = {partition for partition in partitions if starts[partition] < ends[partition]}
+    fetcher = connection.fetcher(read_committed=committed)
+    fetcher.add({partition: starts[partition] for partition in (behind if wish.to_end else partitions)})
+    while behind or not wish.to_end:
+        await fetcher.wait()
+        for batch in fetcher.take(_TAKEN_BYTES):
+            partition, end = batch.partition, ends[batch.partition]
+            yield partition, [each for each in batch.records() if not wish.to_end or each.offset < end]
+            if batch.next_offset >= end:
+                behind.discard(partition)
+
+
+def _shown(
+    line: Callable[[_Wish, TopicPartition, FetchedRecord], str],
+    wish: _Wish,
+    partition: TopicPartition,
+    record: FetchedRecord,
+) -> str:
+    try:
+        return line(wish, partition, record)
+    except (ValueError, msgspec.MsgspecError) as error:
+        raise UsageError(
+            f"{partition.at(record.offset)}: key or value is not what --key {wish.key} and --value {wish.value} say: "
+            f"{error}; the forms hex and str show any bytes"
+        ) from None
+
+
+def _text_line(wish: _Wish, partition: TopicPartition, record: FetchedRecord) -> str:
+    return f"{show(wish.key, record.key)}\t{show(wish.value, record.value)}\n"
+
+
+def _json_line(wish: _Wish, partition: TopicPartition, record: FetchedRecord) -> str:
+    fields = {
+        "topic": partition.topic,
+        "partition": partition.partition,
+        "offset": record.offset,
+        "timestamp": record.timestamp,
+        **as_json("key", wish.key, record.key),
+        **as_json("value", wish.value, record.value),
+        "headers": [{"name": name, **as_json("value", Form.STR, content)} for name, content in record.headers],
+    }
+    return msgspec.json.encode(fields).decode() + "\n"
