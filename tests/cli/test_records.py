@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -22,6 +23,7 @@ from streamlib.records import OutRecord, TopicPartition
 from streamlib.testing.plugin import KafkaTarget
 
 WINDOW_MS = 60_000
+DAY_MS = 24 * 60 * WINDOW_MS
 
 
 def command(*arguments: str, servers: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
@@ -78,6 +80,25 @@ def test_wrong_lines_topics_and_forms_are_told(kafka_broker: KafkaTarget, unique
     done = command("produce", topic.replace("wrong", "wrnog"), servers=servers, stdin="x\n")
     assert done.returncode == 2
     assert f"did you mean {topic}?" in done.stderr
+
+
+def test_times_may_be_iso_8601_and_move_by_days_to_yesterday(
+    kafka_broker: KafkaTarget, unique_name: Callable[[str], str]
+) -> None:
+    servers = kafka_broker.bootstrap_servers
+    topic = anyio.run(make_topic, servers, unique_name("recent"), 1)
+    lines = '{"key": "a", "timestamp": "2020-01-01T13:00:00.250+01:00"}\n{"key": "b", "timestamp": 1577880060000}\n'
+    command("produce", topic, "--json", servers=servers, stdin=lines)
+    done = command("produce", topic, "--json", "--recent", servers=servers, stdin=lines)
+    yesterday_ms = (time.time_ns() // 1_000_000 // DAY_MS - 1) * DAY_MS
+    assert done.returncode == 0, done.stderr
+    shown = command("consume", topic, "--from-beginning", "--to-end", "--json", servers=servers)
+    times = [msgspec.json.decode(line)["timestamp"] for line in shown.stdout.splitlines()]
+    noon_ms = DAY_MS // 2
+    assert times == [1577880000250, 1577880060000, yesterday_ms + noon_ms + 250, yesterday_ms + noon_ms + 60_000]
+    done = command("produce", topic, "--json", servers=servers, stdin='{"timestamp": "2020-01-01T12:00:00"}')
+    assert "line 1 is no record" in done.stderr  # of which time zone?
+    assert "--recent needs --json" in command("produce", topic, "--recent", servers=servers).stderr
 
 
 async def test_aborted_records_are_shown_only_to_those_who_ask(

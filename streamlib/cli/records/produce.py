@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import anyio
@@ -31,6 +32,8 @@ from streamlib.records import OutRecord, TopicPartition
 _CLIENT_ID = "streamlib-produce"
 _CHUNK_BYTES = 1 << 16
 _STDIN = 0
+_DAY_MS = 24 * 60 * 60 * 1000
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class _Record(msgspec.Struct, frozen=True):
@@ -55,12 +58,18 @@ def produce(
     key: Annotated[Form, typer.Option(help="What keys are.")] = Form.STR,
     value: Annotated[Form, typer.Option(help="What values are.")] = Form.STR,
     json: JsonOption = False,
+    recent: Annotated[
+        bool,
+        typer.Option("--recent", help="With --json: move all times by as many days as bring the first to yesterday."),
+    ] = False,
 ) -> None:
     """Write each line of standard input to a topic as a record of now, until its end (Ctrl-D) or Ctrl-C.
 
     The partition is that of the key, as Kafka's clients choose it; lines without a key go to the partitions in turn.
     With --json each line is an object as 'streamlib consume --json' prints it: key, value, timestamp, partition,
-    headers, of which none has to be there; a value of null deletes the key's row in a table.
+    headers, of which none has to be there; a value of null deletes the key's row in a table. Timestamps are in ms or
+    ISO 8601. Brokers forget old records and refuse those of the future, so samples go with --recent: the time of the
+    day stays, and so do windows.
 
     Example: echo 'to be or not to be' | streamlib produce lines
 
@@ -72,7 +81,9 @@ def produce(
     settings = load_settings(
         GivenSettings(application_id=_CLIENT_ID, bootstrap_servers=bootstrap_servers, file=config, others=set_ or [])
     )
-    read = _json_reader(key, value) if json else _line_reader(separator, key, value)
+    if recent and not json:
+        raise UsageError("--recent needs --json: other lines have no times, they are of now")
+    read = _json_reader(key, value, Days() if recent else None) if json else _line_reader(separator, key, value)
     written = anyio.run(_produce, settings, topic, read)
     print(f"written to {topic}: {written:,} {'record' if written == 1 else 'records'}", file=sys.stderr)
 
@@ -139,20 +150,47 @@ class _Line(msgspec.Struct, forbid_unknown_fields=True):
     value: Any = None
     key_hex: str | None = None
     value_hex: str | None = None
-    timestamp: int | None = None
+    timestamp: int | Annotated[datetime, msgspec.Meta(tz=True)] | None = None
     partition: int | None = None
     headers: list[_Header] = []
     topic: str = ""
     offset: int = 0
 
 
-def _json_reader(key: Form, value: Form) -> Reader:
+class Days:
+    """Moves times by as many days as bring the first of them to yesterday (UTC)."""
+
+    def __init__(self, now_ms: Callable[[], int] | None = None) -> None:
+        self._now_ms = now_ms or _now_ms
+        self._by_ms: int | None = None
+
+    def moved(self, timestamp_ms: int) -> int:
+        """The time of a record on its new day.
+
+        >>> days = Days(lambda: 7 * 86_400_000)
+        >>> [days.moved(timestamp_ms) - 6 * 86_400_000 for timestamp_ms in (500, 86_400_000)]
+        [500, 86400000]
+        """
+        if self._by_ms is None:
+            self._by_ms = (self._now_ms() // _DAY_MS - 1 - timestamp_ms // _DAY_MS) * _DAY_MS
+        return timestamp_ms + self._by_ms
+
+
+def _timestamp_ms(timestamp: int | datetime | None, days: Days | None) -> int:
+    if timestamp is None:
+        return _now_ms()
+    if isinstance(timestamp, datetime):
+        timestamp = (timestamp - _EPOCH) // timedelta(milliseconds=1)
+    return timestamp if days is None else days.moved(timestamp)
+
+
+def _json_reader(key: Form, value: Form, days: Days | None) -> Reader:
     decoder = msgspec.json.Decoder(_Line)
 
     def read(text: str) -> _Record:
         line = decoder.decode(text)
         headers = tuple((each.name, _bytes(Form.STR, each.value, each.value_hex)) for each in line.headers)
-        timestamp = _now_ms() if line.timestamp is None else line.timestamp
+        timestamp = _timestamp_ms(line.timestamp, days)
         record = _bytes(key, line.key, line.key_hex), _bytes(value, line.value, line.value_hex), timestamp, headers
         return _Record(record, line.partition)
 
