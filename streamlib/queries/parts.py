@@ -38,6 +38,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
         partition: only this one; for keys that are placed otherwise, the one they are in.
         partitioner: f(key, partition count) -> partition, where that is not Kafka's default.
         after: where a scan is to go on: the `last` of another one's `PagedReader`.
+        most_bytes: how much of a store may be read for it.
     """
 
     store: str
@@ -45,6 +46,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     partition: int | None = None
     partitioner: StorePartitioner | None = None
     after: bytes | None = None
+    most_bytes: int | None = None
 
 
 class Part(Generic[T]):
@@ -52,13 +54,13 @@ class Part(Generic[T]):
 
     Args:
         find: gives the part, or raises why it cannot be had any more.
-        after: see `Question`.
+        question: what it is opened for.
     """
 
-    def __init__(self, find: Callable[[], StoreCopy], after: bytes | None = None) -> None:
+    def __init__(self, find: Callable[[], StoreCopy], question: Question) -> None:
         self._find = find
         self.copy = find()
-        self.reader = PagedReader(self.copy.backend, after)
+        self.reader = PagedReader(self.copy.backend, question.after, question.most_bytes)
         self.store: Any = open_for_reading(self.copy.spec, self.reader, self.copy)
 
     def read(self, how: Callable[[Any], T]) -> T:
@@ -88,7 +90,7 @@ class Part(Generic[T]):
             raise
         except Exception as error:
             raise self._unreadable(error) from error
-        return taken, False
+        return taken, self.reader.stopped
 
     def _unreadable(self, error: Exception) -> StateStoreError:
         spec = self.copy.spec
@@ -151,7 +153,7 @@ def _opened(stores: LocalStores, question: Question, task: TaskId | None) -> Par
             return stores.global_copy(spec, stale=question.stale)
         return stores.copy(spec, task, stale=question.stale)
 
-    return Part(find, question.after)
+    return Part(find, question)
 
 
 def _none_here(spec: StoreSpec, stores: LocalStores, wanted: list[TaskId]) -> InvalidStateStoreError:
