@@ -61,6 +61,7 @@ from streamlib.restore_listener import RestoreListener
 from streamlib.row_versions import upgrades
 from streamlib.security import OAuthToken, Secret
 from streamlib.serdes import Serde, Serdes
+from streamlib.state.codec import ValueAndTimestamp
 from streamlib.state.versioned import VersionedRecord
 from streamlib.topology.services import CircuitBreaker, RateLimit, Service
 from streamlib.topology.timestamps import (
@@ -86,6 +87,13 @@ from streamlib.windows import (
 if TYPE_CHECKING:
     from streamlib.app import KafkaStreams, State
     from streamlib.queries.metadata import KeyQueryMetadata, StreamsMetadata
+    from streamlib.queries.views import (
+        ReadOnlyKeyValueStore,
+        ReadOnlySessionStore,
+        ReadOnlyVersionedStore,
+        ReadOnlyWindowStore,
+    )
+    from streamlib.runtime.local_stores import LagInfo
 
     __version__: str
 
@@ -122,6 +130,7 @@ __all__ = [
     "KafkaError",
     "KafkaStreams",
     "KeyQueryMetadata",
+    "LagInfo",
     "LateRecord",
     "Latest",
     "LockError",
@@ -137,6 +146,10 @@ __all__ = [
     "ProcessorContext",
     "PunctuationType",
     "RateLimit",
+    "ReadOnlyKeyValueStore",
+    "ReadOnlySessionStore",
+    "ReadOnlyVersionedStore",
+    "ReadOnlyWindowStore",
     "Record",
     "RecordMetadata",
     "RecordTooLargeError",
@@ -179,6 +192,7 @@ __all__ = [
     "UnknownStateStoreError",
     "UnlimitedWindows",
     "UsePartitionTimeOnInvalidTimestamp",
+    "ValueAndTimestamp",
     "ValueTransformer",
     "VersionedRecord",
     "WallclockTimestampExtractor",
@@ -194,6 +208,11 @@ __all__ = [
 _OF_RUNNING = {
     "KafkaStreams": "app",
     "KeyQueryMetadata": "queries.metadata",
+    "LagInfo": "runtime.local_stores",
+    "ReadOnlyKeyValueStore": "queries.views",
+    "ReadOnlySessionStore": "queries.views",
+    "ReadOnlyVersionedStore": "queries.views",
+    "ReadOnlyWindowStore": "queries.views",
     "State": "app",
     "StreamsMetadata": "queries.metadata",
 }

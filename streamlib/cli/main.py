@@ -21,6 +21,7 @@ COMMANDS: Mapping[str, str] = {
     "diff": "streamlib.cli.diff.command:diff",
     "verify": "streamlib.cli.verify.command:verify",
     "top": "streamlib.cli.top.command:top",
+    "query": "streamlib.cli.query:query",
     "lag": "streamlib.cli.lag.command:lag",
     "produce": "streamlib.cli.records.produce:produce",
     "consume": "streamlib.cli.records.consume:consume",

@@ -109,13 +109,14 @@ def _console_at(app: KafkaStreams, address: str | None) -> Iterator[None]:
     try:
         from streamlib.web.console import Console
         from streamlib.web.server import WebServer
+        from streamlib.web.stores import StoreRoutes
     except ImportError as error:
         raise ConfigError('--web needs starlette and uvicorn: pip install "streamlib[web]"') from error
     app.show()
     place, token = parse_address(address, "web console"), app.config.web_token
     with (
         closing(Console(app, lambda: others_of(app))) as console,
-        WebServer(app, place, token=token, routes=console.routes()) as server,
+        WebServer(app, place, token=token, routes=[*console.routes(), *StoreRoutes(app).routes()]) as server,
     ):
         log.info("web console at http://%s", server.address)
         yield

@@ -12,7 +12,12 @@ from typing import Any, Generic, TypeVar
 import anyio.to_thread
 import msgspec
 
-from streamlib.errors import InvalidStateStoreError, InvalidStateStorePartitionError
+from streamlib.errors import (
+    InvalidStateStoreError,
+    InvalidStateStorePartitionError,
+    StateStoreError,
+    StreamsError,
+)
 from streamlib.queries.metadata import StorePartitioner, find_store, task_of_key
 from streamlib.records import TaskId
 from streamlib.runtime.local_stores import LocalStores, StoreCopy
@@ -56,16 +61,41 @@ class Part(Generic[T]):
         self.reader = PagedReader(self.copy.backend, after)
         self.store: Any = open_for_reading(self.copy.spec, self.reader, self.copy)
 
+    def read(self, how: Callable[[Any], T]) -> T:
+        """What is asked of the store.
+
+        Raises:
+            StateStoreError: a row cannot be read.
+        """
+        try:
+            return how(self.store)
+        except StreamsError:
+            raise
+        except Exception as error:
+            raise self._unreadable(error) from error
+
     def take(self, rows: Iterator[T], most: int = PAGE_ROWS) -> tuple[list[T], bool]:
         """The next rows, up to so many and about `PAGE_BYTES`; whether there may be more."""
         self._find()  # while the rows before these were looked at, the task may have moved
         taken: list[T] = []
         enough_bytes = self.reader.read_bytes + PAGE_BYTES
-        for row in rows:
-            taken.append(row)
-            if len(taken) >= most or self.reader.read_bytes >= enough_bytes:
-                return taken, True
+        try:
+            for row in rows:
+                taken.append(row)
+                if len(taken) >= most or self.reader.read_bytes >= enough_bytes:
+                    return taken, True
+        except StreamsError:
+            raise
+        except Exception as error:
+            raise self._unreadable(error) from error
         return taken, False
+
+    def _unreadable(self, error: Exception) -> StateStoreError:
+        spec = self.copy.spec
+        return StateStoreError(
+            f"store {spec.name}, partition {self.copy.partition or 0}: a row cannot be read as {spec.key.name}, "
+            f"{spec.value.name}: {error}"
+        )
 
 
 def spec_of(stores: LocalStores, question: Question) -> StoreSpec:

@@ -46,7 +46,8 @@ class _View:
 
     async def _one(self, key: Any, read: Callable[[Any], T]) -> T:
         await anyio.lowlevel.checkpoint()
-        return read(part_of_key(self._find(), self._question, key).store)
+        answer: T = part_of_key(self._find(), self._question, key).read(read)
+        return answer
 
     def _of_key(self, key: Any, scan: Callable[[Any], Iterator[T]]) -> AsyncIterator[T]:
         async def rows() -> AsyncIterator[T]:

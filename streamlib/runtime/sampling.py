@@ -144,7 +144,10 @@ class Sampling:
 
     def _watch(self, node_at_work: Callable[[], str]) -> None:
         while not self._over.wait(1 / LOOKS_PER_S):
-            node = node_at_work()
+            try:
+                node = node_at_work()
+            except Exception:  # the frames hold users' objects, whose attributes may do anything
+                node = ""
             self._looks[-1] += 1
             if node:
                 self._nodes[-1][node] += 1

@@ -28,7 +28,7 @@ from streamlib.errors import StreamsError
 from streamlib.kafka.connection import Connection
 from streamlib.monitoring.address import Address
 from streamlib.monitoring.observed import Observed
-from streamlib.security import Secret
+from streamlib.security import Secret, Security
 from streamlib.snapshots.application import Answer, ApplicationSnapshot, put_together
 from streamlib.snapshots.worker import WorkerSnapshot
 from streamlib.topology.drawing import draw
@@ -113,7 +113,8 @@ class Console:
 
     async def _ask_all(self, address: str) -> ApplicationSnapshot:
         own, answers = await asyncio.gather(asyncio.to_thread(self._app.snapshot), self._peers.answers())
-        return put_together([Answer(address, own, is_here=True), *answers], time.time_ns() // 1_000_000)
+        others = [_not_ourselves(answer, own) for answer in answers]
+        return put_together([Answer(address, own, is_here=True), *others], time.time_ns() // 1_000_000)
 
     def _topology(self, request: Request) -> Response:
         layout = lay_out(draw(self._app.topology))
@@ -131,6 +132,14 @@ class Console:
                     return _json({"error": str(error)}, 503)
                 self._letters_s = time.monotonic()
             return _json({"topics": [_topic(each) for each in self._letters]})
+
+
+def _not_ourselves(answer: Answer, own: WorkerSnapshot) -> Answer:
+    """On another machine 127.0.0.1 is somebody else."""
+    said = answer.snapshot
+    if said is None or (said.host, said.pid, said.worker_id) != (own.host, own.pid, own.worker_id):
+        return answer
+    return Answer(answer.address, None, 1, "its console listens on its own machine only")
 
 
 async def letters_of(app: Shown) -> list[TopicOfLetters]:
@@ -155,7 +164,9 @@ def shown(config: StreamsConfig) -> dict[str, Any]:
     >>> shown(StreamsConfig(application_id="shop", web_token="kept to ourselves"))["web_token"]
     'set, and not shown'
     """
-    return {name: _shown(value) for name, value in msgspec.structs.asdict(config).items()}
+    of_connection = Security.__struct_fields__
+    names = sorted(config.__struct_fields__, key=lambda name: name in of_connection)  # these come last
+    return {name: _shown(getattr(config, name)) for name in names}
 
 
 def _shown(value: object) -> object:

@@ -7,8 +7,12 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
+from typing import Any
 
 import msgspec
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import BaseRoute, Route
 
 from streamlib import DeadLetter, StreamsBuilder, StreamsConfig, TimeWindows, Topology
 from streamlib.dead_letters.letters import Letter
@@ -203,9 +207,56 @@ def consoles(workers: Sequence[Worker]) -> Iterator[list[WebServer]]:
 
             console = Console(worker, others, letters)
             stack.callback(console.close)
-            server = WebServer(worker, "0", token=worker.config.web_token, routes=console.routes())
+            server = WebServer(worker, "0", token=worker.config.web_token, routes=[*console.routes(), *store_routes()])
             servers.append(stack.enter_context(server))
         yield servers
+
+
+def store_routes() -> list[BaseRoute]:
+    """As `StoreRoutes` answers: two pages of customers, each a row of 50."""
+    kinds = [("customers", "timestamped_key_value"), ("revenue-per-minute", "timestamped_window")]
+
+    def listed(request: Request) -> JSONResponse:
+        return JSONResponse(
+            {
+                "stores": [
+                    {"name": name, "kind": kind, "key": "str", "key_as": "text", "global": False, "partitions": 12}
+                    for name, kind in kinds
+                ]
+            }
+        )
+
+    def rows(request: Request) -> JSONResponse:
+        name, first = request.path_params["name"], int(request.query_params.get("cursor", 0))
+        prefix = request.query_params.get("prefix", "")
+        found = [_row(name, number) for number in range(60) if _row(name, number)["key"].startswith(prefix)]
+        cursor = first + 50 if len(found) > first + 50 else None
+        part = {"partition": 0, "worker": "worker-0", "stale": False, "lag": None}
+        page = found[first : first + 50]
+        return JSONResponse(
+            {"store": name, "rows": page, "cursor": None if cursor is None else str(cursor), "parts": [part]}
+        )
+
+    def key(request: Request) -> JSONResponse:
+        name, wanted = request.path_params["name"], request.path_params["key"]
+        for number in range(60):
+            if (row := _row(name, number))["key"] == wanted:
+                return JSONResponse({"store": name, **row, "partition": 3, "worker": "worker-1", "stale": False})
+        return JSONResponse({"error": "key_not_found", "message": f"store {name} has no {wanted!r}"}, 404)
+
+    return [
+        Route("/stores", listed),
+        Route("/stores/{name}/keys/{key:path}", key),
+        Route("/stores/{name}", rows),
+    ]
+
+
+def _row(store: str, number: int) -> dict[str, Any]:
+    time_ms = 1_790_000_000_000 + 60_000 * number
+    row: dict[str, Any] = {"key": f"customer-{number}", "value": {"name": "Ann", "city": "Graz"}, "timestamp": time_ms}
+    if store == "customers":
+        return row
+    return {**row, "value": 17 * number, "window": {"start": time_ms, "end": time_ms + 60_000}}
 
 
 STUCK = Health(HealthStatus.STUCK, True, ("stuck partition: topic orders, partition 3, offset 4711 does not move",))

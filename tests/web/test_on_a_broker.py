@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +140,7 @@ def is_well(app: dict[str, Any]) -> bool:
 async def test_each_worker_shows_the_whole_application(shop: Shop) -> None:
     await shop.produce(6_000)
     with shop.running() as process:
-        seen = [await eventually(lambda each=each: shop.get(each, "/api/application"), is_well) for each in range(3)]
+        seen = [await eventually(partial(shop.get, each, "/api/application"), is_well) for each in range(3)]
         for number, app in enumerate(seen):
             assert app["application_id"] == shop.name
             assert sorted(worker["address"] for worker in app["workers"] if worker["is_here"]) == [
@@ -150,7 +151,7 @@ async def test_each_worker_shows_the_whole_application(shop: Shop) -> None:
         await shop.produce(12, "poison")
 
         def done(app: dict[str, Any]) -> bool:
-            return sum(each["totals"]["records_in"] for each in app["workers"]) >= 12_000 and app["lag"] == 0
+            return bool(sum(each["totals"]["records_in"] for each in app["workers"]) >= 12_000 and app["lag"] == 0)
 
         app = await eventually(lambda: shop.get(1, "/api/application"), done)
         assert {key["key"] for key in app["hot_keys"]} >= {"often"}
@@ -158,6 +159,10 @@ async def test_each_worker_shows_the_whole_application(shop: Shop) -> None:
         (topic,) = letters["topics"]
         assert topic["topic"] == shop.dead
         assert {letter["message"] for letter in topic["newest"]} == {"poison is not a line"}
+        (store,) = (await shop.get(0, "/stores"))["stores"]
+        assert (store["name"], store["partitions"]) == ("counts", PARTITIONS)
+        often = [await shop.get(each, "/stores/counts/keys/often") for each in range(3)]
+        assert [row["value"] for row in often] == [3_000] * 3
         later = await eventually(
             lambda: shop.get(1, "/api/application"), lambda found: bool(found["at_ms"] > app["at_ms"])
         )

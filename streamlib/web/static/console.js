@@ -7,11 +7,12 @@ import { topology } from "./topology.js";
 import { tasks } from "./tasks.js";
 import { hotspots } from "./hotspots.js";
 import { deadLetters } from "./letters.js";
+import { lookForStores, stores } from "./stores.js";
 import { settings } from "./settings.js";
 
 const EVERY_MS = 1_000;
 const PATIENCE_MS = 4_000;
-const VIEWS = { overview: ["Overview", overview], topology: ["Topology", topology], tasks: ["Tasks", tasks], hotspots: ["Hot spots", hotspots], letters: ["Dead letters", deadLetters], settings: ["Settings", settings] };
+const VIEWS = { overview: ["Overview", overview], topology: ["Topology", topology], tasks: ["Tasks", tasks], hotspots: ["Hot spots", hotspots], letters: ["Dead letters", deadLetters], stores: ["Stores", stores], settings: ["Settings", settings] };
 
 const state = { app: null, graph: null, letters: null, error: null, answeredAt: Date.now(), selected: null };
 export const asked = { refresh: () => show() };
@@ -49,9 +50,14 @@ async function lookForLetters() {
   show();
 }
 
+function lookAround() {
+  lookForLetters();
+  if (chosen() === "stores") lookForStores();
+}
+
 async function run() {
   for (;;) {
-    if (!document.hidden) { lookForLetters(); await look(); }
+    if (!document.hidden) { lookAround(); await look(); }
     await new Promise((resolve) => setTimeout(resolve, EVERY_MS));
   }
 }
@@ -94,6 +100,6 @@ function switchTheme() {
   try { localStorage.setItem("streamlib-theme", root.dataset.theme); } catch { /* it lasts until the page is left */ }
 }
 
-addEventListener("hashchange", () => { show(); lookForLetters(); scrollTo(0, 0); });
+addEventListener("hashchange", () => { show(); lookAround(); scrollTo(0, 0); });
 addEventListener("visibilitychange", () => { if (!document.hidden) look(); });
 run();

@@ -47,7 +47,7 @@ function groupLine(group, app) {
   const tasks = app.tasks.filter((task) => `sub${task.task.split("_")[0]}` === group.id);
   const ages = tasks.map((task) => task.latency_ms).filter((age) => age !== null);
   const age = ages.length ? f.ms(ages.reduce((sum, each) => sum + each, 0) / ages.length) : null;
-  return tasks.length ? `${f.plural(tasks.length, "task")}${age ? `, records ${age} old` : ""}` : "";
+  return tasks.length ? `\u00b7 ${f.plural(tasks.length, "task")}${age ? `, records ${age} old` : ""}` : "";
 }
 
 const clip = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}\u2026` : text);
