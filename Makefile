@@ -19,7 +19,7 @@ test: .venv
 
 check: .venv
 	@$(call logged,$(BIN)/ruff check && $(BIN)/ruff format --check && $(BIN)/mypy && $(BIN)/lint-imports --no-cache && \
-		NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --config-file docs/mkdocs.yml)
+		NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --config-file docs/mkdocs.yml)
 
 # They mostly wait, each for brokers of its own. The logs of all but one go to files, so that they do not mix.
 test-with-a-broker: .venv

@@ -16,6 +16,7 @@ from streamlib.cli.supervisor import WorkerFailedError
 from streamlib.errors import StreamsError
 
 COMMANDS: Mapping[str, str] = {
+    "new": "streamlib.cli.new.command:new",
     "run": "streamlib.cli.run:run",
     "topology": "streamlib.cli.topology:topology",
     "diff": "streamlib.cli.diff.command:diff",

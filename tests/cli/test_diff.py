@@ -258,7 +258,11 @@ def test_tasks_that_move_without_a_changelog_lose_their_stores() -> None:
 
 def test_a_global_store_is_filled_again() -> None:
     def rates(store: str) -> Build:
-        return lambda b: (b.global_table("rates", key=str, value=float, store=store), words(b).to("out"))
+        def build(builder: StreamsBuilder) -> None:
+            builder.global_table("rates", key=str, value=float, store=store)
+            words(builder).to("out")
+
+        return build
 
     assert changes(rates("a"), rates("b"))["store-renamed a"].level == "costs"
 

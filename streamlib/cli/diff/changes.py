@@ -157,7 +157,7 @@ class _Comparing:
 
     def _renamed_stores(self, olds: Mapping[str, StoreSnapshot], news: Mapping[str, StoreSnapshot]) -> dict[str, str]:
         """Stores that the same steps have under another name now."""
-        renamed = {}
+        renamed: dict[str, str] = {}
         nodes = _by_name(self._new.nodes)
         for node in self._old.nodes:
             if (now := self._alignment.pairs.get(node.name)) is None:
@@ -254,7 +254,7 @@ class _Comparing:
     def _renamed_topics(self, olds: Mapping[str, InternalTopic], news: Mapping[str, InternalTopic]) -> dict[str, str]:
         """Topics that the same sources read under another name now; those that only swapped them are among them."""
         nodes = _by_name(self._new.nodes)
-        renamed = {}
+        renamed: dict[str, str] = {}
         for node in self._old.nodes:
             now = self._alignment.pairs.get(node.name)
             if node.kind == "source" and now is not None:
