@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +18,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from streamlib.cli.client import opened
-from streamlib.cli.options import ConfigOption, SetOption
+from streamlib.cli.errors import FAILURE_EXIT, print_error
+from streamlib.cli.options import ConfigOption, JsonOption, SetOption
 from streamlib.cli.settings import GivenSettings, load_settings
 from streamlib.config import StreamsConfig
 from streamlib.errors import StreamsError
@@ -31,8 +31,6 @@ from streamlib.testing.broker.jars import is_locked
 app = typer.Typer(no_args_is_help=True, help="A Kafka broker on this machine, without a container.")
 
 _CLIENT_ID = "streamlib-broker"
-
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command()
@@ -106,6 +104,7 @@ def topic(
     bootstrap_servers: Annotated[str | None, typer.Option(help="HOST:PORT (default: the broker of 'start').")] = None,
     config: ConfigOption = None,
     set_: SetOption = None,
+    json: JsonOption = False,
 ) -> None:
     """Create topics. Settings of the connection, such as security_protocol, are as those of 'run'.
 
@@ -113,7 +112,10 @@ def topic(
     """
     with _errors():
         anyio.run(_create_topics, names, partitions, _settings(bootstrap_servers, config, set_ or []))
-    print(f"created: {', '.join(names)} with {partitions} partitions each", flush=True)
+    if json:
+        print(msgspec.json.encode({"created": names, "partitions": partitions}).decode(), flush=True)
+    else:
+        print(f"created: {', '.join(names)} with {partitions} partitions each", flush=True)
 
 
 def _running() -> DaemonState:
@@ -194,8 +196,8 @@ def _errors() -> Iterator[None]:
     try:
         yield
     except StreamsError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(1) from None
+        print_error(error, FAILURE_EXIT)
+        raise typer.Exit(FAILURE_EXIT) from None
 
 
 @contextmanager
