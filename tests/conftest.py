@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from streamlib.testing.plugin import KafkaTarget, kafka_versions
+
+hypothesis.settings.register_profile("tests", deadline=None)  # how long an example takes says nothing on a busy machine
+hypothesis.settings.load_profile("tests")
 
 CORPUS = Path(__file__).parents[2] / "shared" / "conformance" / "cases"
 

@@ -125,7 +125,7 @@ def _run_as_worker(
 
     def make_app() -> KafkaStreams:
         loaded = load_target(target)
-        return KafkaStreams(loaded.topology, load_config(given, loaded))
+        return KafkaStreams(loaded.topology, load_config(given, loaded), tracing=loaded.tracing)
 
     raise typer.Exit(run_supervised(make_app, link, debug=debug_wanted(), metrics=metrics))
 
@@ -133,7 +133,7 @@ def _run_as_worker(
 def _run_here(
     target: Target, config: StreamsConfig, console: Console, metrics: str | None, *, json: bool = False
 ) -> None:
-    app = KafkaStreams(target.topology, config)
+    app = KafkaStreams(target.topology, config, tracing=target.tracing)
     with shown(app, metrics), View(lambda: [_view_of(app)], console, log_line=log.info, json=json):
         run_app(app)
 
