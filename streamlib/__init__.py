@@ -33,6 +33,7 @@ from streamlib.dsl.windowed import EmitStrategy, TimeWindowedKStream
 from streamlib.engine.calls import record_metadata
 from streamlib.errors import (
     ConfigError,
+    ExtraMissingError,
     InvalidStateStoreError,
     InvalidStateStorePartitionError,
     KafkaError,
@@ -60,6 +61,7 @@ from streamlib.restore_listener import RestoreListener
 from streamlib.row_versions import upgrades
 from streamlib.security import OAuthToken, Secret
 from streamlib.serdes import Serde, Serdes
+from streamlib.state.codec import ValueAndTimestamp
 from streamlib.state.versioned import VersionedRecord
 from streamlib.topology.services import CircuitBreaker, RateLimit, Service
 from streamlib.topology.timestamps import (
@@ -85,6 +87,15 @@ from streamlib.windows import (
 if TYPE_CHECKING:
     from streamlib.app import KafkaStreams, State
     from streamlib.queries.metadata import KeyQueryMetadata, StreamsMetadata
+    from streamlib.queries.views import (
+        ReadOnlyKeyValueStore,
+        ReadOnlySessionStore,
+        ReadOnlyVersionedStore,
+        ReadOnlyWindowStore,
+    )
+    from streamlib.runtime.local_stores import LagInfo
+
+    __version__: str
 
 __all__ = [
     "Aggregation",
@@ -98,6 +109,7 @@ __all__ = [
     "DeadLetter",
     "Earliest",
     "EmitStrategy",
+    "ExtraMissingError",
     "Fail",
     "FailOnInvalidTimestamp",
     "FailedRecord",
@@ -118,6 +130,7 @@ __all__ = [
     "KafkaError",
     "KafkaStreams",
     "KeyQueryMetadata",
+    "LagInfo",
     "LateRecord",
     "Latest",
     "LockError",
@@ -133,6 +146,10 @@ __all__ = [
     "ProcessorContext",
     "PunctuationType",
     "RateLimit",
+    "ReadOnlyKeyValueStore",
+    "ReadOnlySessionStore",
+    "ReadOnlyVersionedStore",
+    "ReadOnlyWindowStore",
     "Record",
     "RecordMetadata",
     "RecordTooLargeError",
@@ -175,6 +192,7 @@ __all__ = [
     "UnknownStateStoreError",
     "UnlimitedWindows",
     "UsePartitionTimeOnInvalidTimestamp",
+    "ValueAndTimestamp",
     "ValueTransformer",
     "VersionedRecord",
     "WallclockTimestampExtractor",
@@ -190,6 +208,11 @@ __all__ = [
 _OF_RUNNING = {
     "KafkaStreams": "app",
     "KeyQueryMetadata": "queries.metadata",
+    "LagInfo": "runtime.local_stores",
+    "ReadOnlyKeyValueStore": "queries.views",
+    "ReadOnlySessionStore": "queries.views",
+    "ReadOnlyVersionedStore": "queries.views",
+    "ReadOnlyWindowStore": "queries.views",
     "State": "app",
     "StreamsMetadata": "queries.metadata",
 }
@@ -199,4 +222,6 @@ def __getattr__(name: str) -> Any:
     """What runs a topology is imported when it is asked for, with the client: to define one, neither is needed."""
     if name in _OF_RUNNING:
         return getattr(importlib.import_module(f"streamlib.{_OF_RUNNING[name]}"), name)
+    if name == "__version__":
+        return importlib.import_module("importlib.metadata").version("streamlib")
     raise AttributeError(f"module 'streamlib' has no attribute {name!r}")

@@ -583,6 +583,13 @@ class FakeStateDirectory:
         return dict(self.disks[str(task_id)].scan("counts", None, None))
 
 
+def on_disk(task: Task) -> Store:
+    """A task's stores as they are on the fake disk."""
+    assert isinstance(task.backend, SharedBackend)
+    assert isinstance(task.backend._backend, Store)
+    return task.backend._backend
+
+
 def task_factory(plan: Plan, clock: FakeClock, cache_budget: CacheBudget, services: Services) -> TaskFactory:
     """Real tasks over the fake disk."""
 

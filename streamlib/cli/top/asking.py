@@ -59,7 +59,7 @@ class Asking:
         Raises:
             NoAnswerError: there is none.
         """
-        status, body = self._get(f"{self._url.path}/api/application")
+        status, body = self.get(f"{self._url.path}/api/application")
         if status == 401:
             raise NoAnswerError(
                 f"{self._url.geturl()} wants its token: set STREAMLIB_WEB_TOKEN to what the application has, or give "
@@ -82,7 +82,12 @@ class Asking:
                 f"{self._url.geturl()} says something else than a console of this version: {error}"
             ) from error
 
-    def _get(self, path: str) -> tuple[int, bytes]:
+    def get(self, path: str) -> tuple[int, bytes]:
+        """The status and the body of a page.
+
+        Raises:
+            NoAnswerError: there is none.
+        """
         kind = HTTPSConnection if self._url.scheme == "https" else HTTPConnection
         assert self._url.hostname is not None
         connection = kind(self._url.hostname, self._url.port, timeout=PATIENCE_S)

@@ -42,7 +42,7 @@ def top(
 
     Example: streamlib top 8080 --json
     """
-    asking = Asking(console_url(url), _token(token_file))
+    asking = Asking(console_url(url), token_from(token_file))
     console = log_or_terminal()
     if json:
         print(asking.body().decode(), flush=True)
@@ -54,7 +54,8 @@ def top(
     sys.stdout.flush()
 
 
-def _token(file: Path | None) -> Secret | None:
+def token_from(file: Path | None) -> Secret | None:
+    """The token of a web server: from a file that is named, here or in the environment, or from the environment."""
     if file is not None:
         return Secret.from_file(file)
     named = os.environ.get(f"{TOKEN_VARIABLE}_FILE")
