@@ -33,6 +33,7 @@ from streamlib.dsl.windowed import EmitStrategy, TimeWindowedKStream
 from streamlib.engine.calls import record_metadata
 from streamlib.errors import (
     ConfigError,
+    ExtraMissingError,
     InvalidStateStoreError,
     InvalidStateStorePartitionError,
     KafkaError,
@@ -94,6 +95,8 @@ if TYPE_CHECKING:
     )
     from streamlib.runtime.local_stores import LagInfo
 
+    __version__: str
+
 __all__ = [
     "Aggregation",
     "BranchedKStream",
@@ -106,6 +109,7 @@ __all__ = [
     "DeadLetter",
     "Earliest",
     "EmitStrategy",
+    "ExtraMissingError",
     "Fail",
     "FailOnInvalidTimestamp",
     "FailedRecord",
@@ -218,4 +222,6 @@ def __getattr__(name: str) -> Any:
     """What runs a topology is imported when it is asked for, with the client: to define one, neither is needed."""
     if name in _OF_RUNNING:
         return getattr(importlib.import_module(f"streamlib.{_OF_RUNNING[name]}"), name)
+    if name == "__version__":
+        return importlib.import_module("importlib.metadata").version("streamlib")
     raise AttributeError(f"module 'streamlib' has no attribute {name!r}")

@@ -122,6 +122,7 @@ class KafkaStreams:
         self._monitor: Monitor | None = None  # started, and perhaps stopped
         self._life: anyio.CancelScope | None = None  # cancelled if it is closed before there is a worker
         self._phase = State.CREATED
+        self._paused = False
         self._stopped = anyio.Event()
         self._error: StreamsError | None = None
         self._background: anyio.abc.TaskGroup | None = None
@@ -376,7 +377,9 @@ class KafkaStreams:
             case State.RUNNING | State.REBALANCING:
                 findings = () if seen is None else seen.findings
                 status = max((finding.status for finding in findings), default=HealthStatus.OK)
-                return Health(status, state is State.RUNNING, tuple(finding.text for finding in findings))
+                paused = ("paused by KafkaStreams.pause(); resume() lets it go on",) if self._paused else ()
+                reasons = (*(finding.text for finding in findings), *paused)
+                return Health(status, state is State.RUNNING, reasons)
             case _:
                 assert_never(state)
 
@@ -412,6 +415,36 @@ class KafkaStreams:
             self._worker.stop(leave=leave_group)
         elif self._life is not None:
             self._life.cancel()
+
+    @property
+    def paused(self) -> bool:
+        """Whether it processes nothing until `resume`."""
+        return self._paused
+
+    def pause(self) -> None:
+        """Process no more records and call no punctuators until `resume` (KIP-834). Harmless when it is paused.
+
+        What has begun is ended and committed. The worker stays in the group, keeps its tasks, restores stores and keeps
+        standbys up to date (Kafka Streams lets these stand still, too, so that a task that comes back has more to
+        restore). Before the start, it begins paused. Only this worker is paused, and only as long as it lives.
+
+        >>> from streamlib import StreamsBuilder
+        >>> builder = StreamsBuilder()
+        >>> builder.stream("in").to("out")
+        >>> app = KafkaStreams(builder.build(), StreamsConfig(application_id="copy"))
+        >>> app.pause()
+        >>> app.paused
+        True
+        """
+        self._paused = True
+        if self._worker is not None:
+            self._worker.pause()
+
+    def resume(self) -> None:
+        """Go on after `pause`, with the record that would have been next. Harmless when it is not paused."""
+        self._paused = False
+        if self._worker is not None:
+            self._worker.resume()
 
     async def wait_running(self) -> None:
         """Return when every task assigned to this worker is processing.
@@ -492,6 +525,8 @@ class KafkaStreams:
                     _stand_in(self._config),
                     self._restore_listener,
                 )
+                if self._paused:
+                    self._worker.pause()
                 if self._phase is State.CREATED:
                     self._phase = State.RUNNING
                 elif self._phase is not State.RUNNING:

@@ -5,6 +5,7 @@ Exceptions of user functions are chained (`raise ... from`), never swallowed.
 
     StreamsError
       ConfigError              a wrong option, found before anything starts
+        ExtraMissingError      what is asked for needs an extra that is not installed; also an ImportError
       TopologyError            a topology that cannot run: unknown node, no serde, inputs that are not co-partitioned
       SerializationError       bytes that cannot be decoded, or a value that cannot be encoded
         RecordTooLargeError    a result is larger than max_request_size
@@ -39,6 +40,17 @@ class StreamsError(Exception):
 
 class ConfigError(StreamsError):
     """An option is unknown, malformed, or contradicts another one."""
+
+
+class ExtraMissingError(ConfigError, ImportError):
+    """What is asked for needs packages that an extra brings along.
+
+    >>> str(ExtraMissingError("streamlib.monitoring.prometheus", "prometheus"))
+    "streamlib.monitoring.prometheus needs an extra: pip install 'streamlib[prometheus]'"
+    """
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} needs an extra: pip install 'streamlib[{extra}]'")
 
 
 class TopologyError(StreamsError):

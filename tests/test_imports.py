@@ -16,7 +16,8 @@ from streamlib import StreamsBuilder, StreamsConfig
 builder = StreamsBuilder()
 builder.stream("in", key=str, value=str).group_by_key().count(store="counts").to_stream().to("out")
 builder.build()
-heavy = ("aiokafka", "rocksdict", "rich", "typer", "streamlib.kafka", "streamlib.runtime")
+heavy = ("aiokafka", "anyio", "asyncio", "opentelemetry", "prometheus_client", "rich", "rocksdict", "starlette",
+         "typer", "urllib3", "uvloop", "streamlib.kafka", "streamlib.runtime")
 print(*[name for name in heavy if name in sys.modules])
 """
 

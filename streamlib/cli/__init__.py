@@ -14,7 +14,10 @@ view.py        what the workers are doing, for a terminal or a log
 signals.py     other ways to say Ctrl-C
 client.py      what the demo, the benchmarks and `streamlib verify` do as clients of a cluster
 topology.py    `streamlib topology`
+diff/          `streamlib diff`
+new/           `streamlib new`
 broker.py      `streamlib broker`
+records/       `streamlib produce`, `streamlib consume`
 demo/          `streamlib demo`
 verify/        `streamlib verify`
 """

