@@ -126,6 +126,7 @@ SAMPLES = {
             values={"balances": Form.INT},
         ),
         Sample("sensors", {"readings": "readings.jsonl"}, ["minutes", "halls"]),
+        Sample("leaderboard", {"scores": "scores.jsonl"}, ["leaderboards"], is_table=True),
     )
 }
 
