@@ -10,6 +10,9 @@ import pytest
 
 from streamlib.testing.plugin import KafkaTarget, kafka_versions
 
+hypothesis.settings.register_profile("tests", deadline=None)  # how long an example takes says nothing on a busy machine
+hypothesis.settings.load_profile("tests")
+
 CORPUS = Path(__file__).parents[2] / "shared" / "conformance" / "cases"
 
 # How long an example takes says more about what else the machine does.
