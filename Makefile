@@ -1,8 +1,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-PARTS := test-exactly-once-a-to-p test-exactly-once-q-to-r test-exactly-once-s-to-z test-with-a-broker \
-	test-without-a-broker
+PARTS := test-broker-and-cli test-with-a-broker test-exactly-once-a-to-p test-exactly-once-q-to-r \
+	test-exactly-once-s-to-z test-without-a-broker check
+BROKER_AND_CLI := tests/benchmarks tests/broker tests/chaos tests/cli
 
 .PHONY: .venv test $(PARTS) packages demo bench docs format clean
 
@@ -14,16 +15,18 @@ PARTS := test-exactly-once-a-to-p test-exactly-once-q-to-r test-exactly-once-s-t
 	touch $@
 
 test: .venv
-	$(BIN)/ruff check
-	$(BIN)/ruff format --check
-	$(BIN)/mypy
-	$(BIN)/lint-imports --no-cache
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --config-file docs/mkdocs.yml
-	+$(MAKE) --no-print-directory -j5 $(PARTS)
+	+$(MAKE) --no-print-directory -j$(words $(PARTS)) $(PARTS)
 
-# They mostly wait, each for brokers of its own. The logs of four go to files, so that they do not mix.
+check: .venv
+	@$(call logged,$(BIN)/ruff check && $(BIN)/ruff format --check && $(BIN)/mypy && $(BIN)/lint-imports --no-cache && \
+		NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --config-file docs/mkdocs.yml)
+
+# They mostly wait, each for brokers of its own. The logs of all but one go to files, so that they do not mix.
 test-with-a-broker: .venv
-	$(BIN)/pytest -m broker --ignore=tests/exactly_once --durations=15
+	$(BIN)/pytest -m broker --ignore=tests/exactly_once $(BROKER_AND_CLI:%=--ignore=%) --durations=15
+
+test-broker-and-cli: .venv
+	@$(call logged,$(BIN)/pytest -m broker $(BROKER_AND_CLI) --durations=10)
 
 test-exactly-once-a-to-p: .venv
 	@$(call logged,$(BIN)/pytest -m broker tests/exactly_once/test_[a-p]*.py --durations=10)
@@ -37,7 +40,7 @@ test-exactly-once-s-to-z: .venv
 test-without-a-broker: .venv
 	@$(call logged,$(BIN)/pytest -m "not broker" --durations=10)
 
-logged = mkdir -p build; $(1) > build/$@.log 2>&1; code=$$?; cat build/$@.log; exit $$code
+logged = mkdir -p build; ($(1)) > build/$@.log 2>&1; code=$$?; cat build/$@.log; exit $$code
 
 packages: .venv
 	$(BIN)/pytest tests/packaging --all-pythons

@@ -15,14 +15,17 @@ import cProfile
 import math
 import pstats
 import statistics
+import sys
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import msgspec
 
+from streamlib.engine.at_work import at_work
 from streamlib.engine.counts import Counts
 from streamlib.engine.plan import make_plan
 from streamlib.engine.task import Task
@@ -32,6 +35,7 @@ from streamlib.records import Headers, TaskId, TopicPartition
 from streamlib.rocksdb import RocksDBBackend
 from streamlib.runtime.meter import Meter
 from streamlib.runtime.metered_backend import MeteredBackend
+from streamlib.runtime.sampling import Sampling
 from streamlib.runtime.slice_end import SliceEnd
 from streamlib.serdes import serde_for
 from streamlib.state.backend import Backend
@@ -100,10 +104,12 @@ def batches(records: int) -> list[Batch]:
     ]
 
 
-def run(
-    backend: Backend, work: Sequence[Batch], level: RecordingLevel | None = None, tracing: Tracing | None = None
-) -> float:
-    """Microseconds of CPU per record; with a level, what a worker measures is measured."""
+Level: TypeAlias = RecordingLevel | Literal["console"]
+
+
+def run(backend: Backend, work: Sequence[Batch], level: Level | None = None, tracing: Tracing | None = None) -> float:
+    """Microseconds of CPU per record, of all threads; with a level, what a worker measures is measured. The console's
+    is INFO with samples of keys and nodes."""
     plan = make_plan(topology(), "bench", {"orders": 1, "counted": 6})
     meter = None if level is None else Meter()
     counts = Counts() if level == "DEBUG" else None
@@ -112,6 +118,10 @@ def run(
     spans = None if tracing is None else tracing.of_task("bench", TaskId(0, 0))
     task = Task(plan, TaskId(0, 0), backend, now_ms=lambda: 0, counts=counts, tracing=spans)
     task.start({}, {INPUT: 0})
+    if meter is not None and level == "console":
+        meter.sampling = Sampling()
+        nodes, this_thread = frozenset(plan.topology.nodes), threading.get_ident()
+        meter.sampling.start(lambda: at_work(sys._current_frames().get(this_thread), nodes).node)
     total = changelog_end = 0
     started = time.process_time()
     for batch in work:
@@ -123,6 +133,8 @@ def run(
             changelog_end += sum(map(len, changes.values()))
             task.commit({CHANGELOG: changelog_end})
     spent = time.process_time() - started
+    if meter is not None and meter.sampling is not None:
+        meter.sampling.stop()
     task.rollback()
     task.close()
     return spent / total * 1e6
@@ -142,10 +154,10 @@ def _slice(task: Task, meter: Meter | None) -> int:
 
 def measured(work: Sequence[Batch]) -> None:
     """By turns, so that all of them have the same machine; medians."""
-    levels: list[RecordingLevel | None] = [None, "INFO", "DEBUG"]
-    costs: dict[RecordingLevel | None, list[float]] = {level: [] for level in levels}
+    levels: list[Level | None] = [None, "INFO", "console", "DEBUG"]
+    costs: dict[Level | None, list[float]] = {level: [] for level in levels}
     for round_ in range(ROUNDS):
-        for level in levels[round_ % 3 :] + levels[: round_ % 3]:
+        for level in levels[round_ % 4 :] + levels[: round_ % 4]:
             costs[level].append(run(InMemoryBackend(), work, level))
     nothing = statistics.median(costs[None])
     for level in levels:

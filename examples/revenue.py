@@ -1,8 +1,9 @@
 """Revenue of each user: JSON orders in, the running total out.
 
-    streamlib run examples/revenue.py --set commit_interval_ms=200
-
-Needs the topics `orders` and `revenue`; see README.md beside this file.
+streamlib broker topic orders revenue --partitions 4
+streamlib run examples/revenue.py --set commit_interval_ms=200
+echo 'ann:{"amount": 12.5, "items": 2}' | streamlib produce orders --separator :
+streamlib consume revenue --from-beginning --max 1
 """
 
 import msgspec

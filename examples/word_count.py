@@ -1,8 +1,9 @@
 """Word count: lines of text in, the running count of each word out.
 
-    streamlib run examples/word_count.py --workers 2
-
-Needs the topics `lines` and `word-counts`; see README.md beside this file.
+streamlib broker topic lines word-counts --partitions 4
+streamlib run examples/word_count.py --workers 2
+echo 'to be or not to be' | streamlib produce lines
+streamlib consume word-counts --value int
 """
 
 from streamlib import StreamsBuilder

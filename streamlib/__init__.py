@@ -4,6 +4,7 @@ Define a topology with `StreamsBuilder`, run it with `KafkaStreams` or `streamli
 `streamlib.testing.TopologyTestDriver`.
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from streamlib.config import StreamsConfig
@@ -33,6 +34,8 @@ from streamlib.engine.calls import record_metadata
 from streamlib.errors import (
     ConfigError,
     ExtraMissingError,
+    InvalidStateStoreError,
+    InvalidStateStorePartitionError,
     KafkaError,
     LockError,
     ProcessingError,
@@ -41,18 +44,24 @@ from streamlib.errors import (
     SchemaRegistryUnavailableError,
     SerializationError,
     StateStoreError,
+    StateStoreMigratedError,
+    StateStoreNotAvailableError,
     StreamsError,
     StreamsNotStartedError,
+    StreamsRebalancingError,
+    StreamsStoppedError,
     TaskMigratedError,
     TopologyError,
+    UnknownStateStoreError,
 )
 from streamlib.metrics import Health, HealthStatus, Metrics
 from streamlib.policies import DeadLetter, Fail, FailedRecord, Retry, RetryTopics, Skip
-from streamlib.records import FixedKeyRecord, Record, RecordMetadata, TopicPartition
+from streamlib.records import FixedKeyRecord, HostInfo, Record, RecordMetadata, TopicPartition
 from streamlib.restore_listener import RestoreListener
 from streamlib.row_versions import upgrades
 from streamlib.security import OAuthToken, Secret
 from streamlib.serdes import Serde, Serdes
+from streamlib.state.codec import ValueAndTimestamp
 from streamlib.state.versioned import VersionedRecord
 from streamlib.topology.services import CircuitBreaker, RateLimit, Service
 from streamlib.topology.timestamps import (
@@ -77,6 +86,14 @@ from streamlib.windows import (
 
 if TYPE_CHECKING:
     from streamlib.app import KafkaStreams, State
+    from streamlib.queries.metadata import KeyQueryMetadata, StreamsMetadata
+    from streamlib.queries.views import (
+        ReadOnlyKeyValueStore,
+        ReadOnlySessionStore,
+        ReadOnlyVersionedStore,
+        ReadOnlyWindowStore,
+    )
+    from streamlib.runtime.local_stores import LagInfo
 
     __version__: str
 
@@ -102,6 +119,9 @@ __all__ = [
     "GlobalKTable",
     "Health",
     "HealthStatus",
+    "HostInfo",
+    "InvalidStateStoreError",
+    "InvalidStateStorePartitionError",
     "JoinWindows",
     "KGroupedStream",
     "KGroupedTable",
@@ -109,6 +129,8 @@ __all__ = [
     "KTable",
     "KafkaError",
     "KafkaStreams",
+    "KeyQueryMetadata",
+    "LagInfo",
     "LateRecord",
     "Latest",
     "LockError",
@@ -124,6 +146,10 @@ __all__ = [
     "ProcessorContext",
     "PunctuationType",
     "RateLimit",
+    "ReadOnlyKeyValueStore",
+    "ReadOnlySessionStore",
+    "ReadOnlyVersionedStore",
+    "ReadOnlyWindowStore",
     "Record",
     "RecordMetadata",
     "RecordTooLargeError",
@@ -144,11 +170,16 @@ __all__ = [
     "SlidingWindows",
     "State",
     "StateStoreError",
+    "StateStoreMigratedError",
+    "StateStoreNotAvailableError",
     "Stores",
     "StreamsBuilder",
     "StreamsConfig",
     "StreamsError",
+    "StreamsMetadata",
     "StreamsNotStartedError",
+    "StreamsRebalancingError",
+    "StreamsStoppedError",
     "Sum",
     "Suppressed",
     "TaskMigratedError",
@@ -158,8 +189,10 @@ __all__ = [
     "TopicPartition",
     "Topology",
     "TopologyError",
+    "UnknownStateStoreError",
     "UnlimitedWindows",
     "UsePartitionTimeOnInvalidTimestamp",
+    "ValueAndTimestamp",
     "ValueTransformer",
     "VersionedRecord",
     "WallclockTimestampExtractor",
@@ -172,14 +205,23 @@ __all__ = [
 ]
 
 
+_OF_RUNNING = {
+    "KafkaStreams": "app",
+    "KeyQueryMetadata": "queries.metadata",
+    "LagInfo": "runtime.local_stores",
+    "ReadOnlyKeyValueStore": "queries.views",
+    "ReadOnlySessionStore": "queries.views",
+    "ReadOnlyVersionedStore": "queries.views",
+    "ReadOnlyWindowStore": "queries.views",
+    "State": "app",
+    "StreamsMetadata": "queries.metadata",
+}
+
+
 def __getattr__(name: str) -> Any:
     """What runs a topology is imported when it is asked for, with the client: to define one, neither is needed."""
-    if name in ("KafkaStreams", "State"):
-        from streamlib import app
-
-        return getattr(app, name)
+    if name in _OF_RUNNING:
+        return getattr(importlib.import_module(f"streamlib.{_OF_RUNNING[name]}"), name)
     if name == "__version__":
-        from importlib.metadata import version
-
-        return version("streamlib")
+        return importlib.import_module("importlib.metadata").version("streamlib")
     raise AttributeError(f"module 'streamlib' has no attribute {name!r}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import logging
+import os
 import platform
 import signal
 import threading
@@ -12,22 +13,38 @@ import time
 from collections.abc import Awaitable, Callable
 from enum import Enum
 from types import TracebackType
-from typing import Self, TypeAlias, assert_never
+from typing import Any, Self, TypeAlias, TypeVar, assert_never, overload
 
 import anyio
 import anyio.abc
 import anyio.to_thread
+import msgspec
 
 from streamlib.config import StreamsConfig
+from streamlib.engine.plan import Plan
 from streamlib.engine.tracing import Tracing
-from streamlib.errors import StreamsError, StreamsNotStartedError
+from streamlib.errors import StreamsError, StreamsNotStartedError, StreamsStoppedError
 from streamlib.kafka.connection import Connection
 from streamlib.kafka.stand_in import ThreadStandIn
 from streamlib.metrics import ClientMetrics, Health, HealthStatus, Metrics
+from streamlib.queries.metadata import (
+    KeyQueryMetadata,
+    StorePartitioner,
+    StreamsMetadata,
+    find_store,
+    key_metadata,
+    streams_metadata,
+)
+from streamlib.queries.parts import Question
+from streamlib.queries.views import open_view
 from streamlib.restore_listener import RestoreListener
+from streamlib.runtime.album import Album, key_serdes_of
+from streamlib.runtime.local_stores import LagInfo, LocalStores
 from streamlib.runtime.monitor import Monitor, Seen
+from streamlib.runtime.sampling import Sampling
 from streamlib.runtime.wiring import Adapters, build_worker, plan_and_prepare
 from streamlib.runtime.worker import Worker, WorkerStatus
+from streamlib.snapshots.worker import WorkerSnapshot
 from streamlib.state_directory import LocalStateDirectory
 from streamlib.topology.topology import Topology
 
@@ -50,6 +67,8 @@ class State(Enum):
     NOT_RUNNING = "NOT_RUNNING"
     ERROR = "ERROR"
 
+
+View = TypeVar("View")
 
 Connect: TypeAlias = Callable[[StreamsConfig], Awaitable[Adapters]]
 
@@ -107,9 +126,21 @@ class KafkaStreams:
         self._monitor: Monitor | None = None  # started, and perhaps stopped
         self._life: anyio.CancelScope | None = None  # cancelled if it is closed before there is a worker
         self._phase = State.CREATED
+        self._paused = False
         self._stopped = anyio.Event()
         self._error: StreamsError | None = None
         self._background: anyio.abc.TaskGroup | None = None
+        self._shown = False  # the console wants to know more than the metrics
+
+    @property
+    def config(self) -> StreamsConfig:
+        """How it runs."""
+        return self._config
+
+    @property
+    def topology(self) -> Topology:
+        """What it runs."""
+        return self._topology
 
     @property
     def state(self) -> State:
@@ -126,9 +157,7 @@ class KafkaStreams:
         Raises:
             StreamsNotStartedError: it does nothing yet.
         """
-        if self._worker is None:
-            raise StreamsNotStartedError("the application has not started: call run() or enter it with `async with`")
-        return self._worker.status
+        return self._started.status
 
     def metrics(self) -> Metrics:
         """What is measured, as of now. Any thread may ask.
@@ -157,6 +186,139 @@ class KafkaStreams:
             **({} if seen is None else {name: getattr(seen, name) for name in _SHOWN}),
         )
 
+    def streams_metadata(self) -> tuple[StreamsMetadata, ...]:
+        """The workers of the application and what each has, as this one was told last; itself first.
+
+        Any thread may ask.
+
+        Workers without an `application_server` are among them if another one has it; members of a release that knew
+        no such setting have tasks, but no place. Where the brokers assign (`group_protocol="streams"`), only workers
+        that have it are told of.
+
+        Raises:
+            StreamsNotStartedError: it does nothing yet.
+        """
+        return streams_metadata(self._started.local)
+
+    def streams_metadata_for_store(self, store: str) -> tuple[StreamsMetadata, ...]:
+        """Those of them that have a part of a store, or a copy of one. Any thread may ask.
+
+        Raises:
+            UnknownStateStoreError: there is no such store.
+            StreamsNotStartedError: it does nothing yet.
+        """
+        find_store(self._started.local.plan, store)
+        found = self.streams_metadata()
+        return tuple(m for m in found if store in m.state_store_names or store in m.standby_state_store_names)
+
+    def query_metadata_for_key(
+        self, store: str, key: Any, *, partitioner: StorePartitioner | None = None
+    ) -> KeyQueryMetadata:
+        """Which worker has a key, and which have copies. Any thread may ask.
+
+        Args:
+            store: the store's name.
+            key: of the type of the store's keys; of a store of windows or sessions, without those.
+            partitioner: f(key, partition count) -> partition, for stores whose keys are not where Kafka's default
+                partitioner puts them.
+
+        Raises:
+            UnknownStateStoreError: there is no such store.
+            InvalidStateStoreError: every worker has all of it; or a partitioner of the topology's places its keys, and
+                none was given.
+            SerializationError: it is no key of this store.
+            StreamsNotStartedError: it does nothing yet.
+        """
+        return key_metadata(self._started.local, store, key, partitioner)
+
+    @overload
+    def store(
+        self,
+        name: str,
+        kind: type[View],
+        *,
+        stale: bool = False,
+        partition: int | None = None,
+        partitioner: StorePartitioner | None = None,
+        with_timestamps: bool = False,
+    ) -> View: ...
+
+    @overload
+    def store(
+        self,
+        name: str,
+        kind: None = None,
+        *,
+        stale: bool = False,
+        partition: int | None = None,
+        partitioner: StorePartitioner | None = None,
+        with_timestamps: bool = False,
+    ) -> Any: ...
+
+    def store(
+        self,
+        name: str,
+        kind: type[Any] | None = None,
+        *,
+        stale: bool = False,
+        partition: int | None = None,
+        partitioner: StorePartitioner | None = None,
+        with_timestamps: bool = False,
+    ) -> Any:
+        """A store to be read from outside of the topology: what is committed of the parts that this worker has.
+
+            counts = app.store("counts")
+            await counts.get("ann")
+
+        Any event loop may read it, in any thread.
+
+        Args:
+            name: the store's name.
+            kind: what is expected, for type checkers: `ReadOnlyKeyValueStore` or another one; what the store is if not
+                given.
+            stale: whether copies will do that are kept for other workers, and stores that are being restored; how far
+                they are behind is told by `all_local_store_partition_lags` (KIP-535).
+            partition: only this one, and keys are in it, wherever the partitioner would put them.
+            partitioner: f(key, partition count) -> partition, where that is not Kafka's default.
+            with_timestamps: whether values come as `ValueAndTimestamp`, where the store keeps times.
+
+        Raises:
+            UnknownStateStoreError: there is no such store.
+            InvalidStateStoreError: it is of another kind, or has no such partition.
+            StreamsNotStartedError: the application does nothing yet.
+            StreamsStoppedError: it does nothing any more.
+        """
+        question = Question(store=name, stale=stale, partition=partition, partitioner=partitioner)
+        return open_view(lambda: self.local_stores, question, kind, with_timestamps=with_timestamps)
+
+    def all_local_store_partition_lags(self) -> dict[str, dict[int, LagInfo]]:
+        """How far each part of a store that this worker has is behind its changelog: by store, by partition.
+
+        Any thread may ask. Stores without a changelog, and global ones, are not among them.
+
+        Raises:
+            StreamsNotStartedError: it does nothing yet.
+        """
+        return self._started.local.lags()
+
+    @property
+    def local_stores(self) -> LocalStores:
+        """What this worker has of stores, for those who serve it to others.
+
+        Raises:
+            StreamsNotStartedError: it does nothing yet.
+            StreamsStoppedError: it does nothing any more.
+        """
+        if self._phase in (State.NOT_RUNNING, State.ERROR):
+            raise StreamsStoppedError("the application has stopped: ask another worker, or start it again")
+        return self._started.local
+
+    @property
+    def _started(self) -> Worker:
+        if self._worker is None:
+            raise StreamsNotStartedError("the application has not started: call run() or enter it with `async with`")
+        return self._worker
+
     def health(self) -> Health:
         """Whether it gets anywhere, and if not, why. Any thread may ask.
 
@@ -167,6 +329,43 @@ class KafkaStreams:
         ('the application has not started yet',)
         """
         return self._health_of(None if self._monitor is None else self._monitor.read())
+
+    def show(self) -> None:
+        """Sample what the console shows: which keys come often, and which nodes take long. To be called before it runs.
+
+        It costs below one percent of a core.
+        """
+        self._shown = True
+
+    def snapshot(self) -> WorkerSnapshot:
+        """The worker as the console shows it; hardly anything without `show`. Any thread may ask.
+
+        >>> from streamlib import StreamsBuilder
+        >>> builder = StreamsBuilder()
+        >>> builder.stream("in").to("out")
+        >>> KafkaStreams(builder.build(), StreamsConfig(application_id="copy")).snapshot().health
+        'degraded'
+        """
+        seen = None if self._monitor is None else self._monitor.read()
+        health = self._health_of(seen)
+        taken = seen.snapshot if seen is not None and seen.snapshot is not None else self._no_snapshot()
+        return msgspec.structs.replace(
+            taken,
+            worker_id=self._worker_id,
+            host=platform.node(),
+            version=_version(),
+            state=self._state_of(seen is not None and seen.running).value,
+            health=health.status.name.lower(),
+            ready=health.ready,
+            reasons=health.reasons,
+        )
+
+    def _no_snapshot(self) -> WorkerSnapshot:
+        return WorkerSnapshot(
+            application_id=self._config.application_id, worker_id="", host="", pid=os.getpid(), version="",
+            at_ms=SystemClock().now_ms(), state="", health="", ready=False,
+            guarantee=self._config.processing_guarantee,
+        )  # fmt: skip
 
     def _health_of(self, seen: Seen | None) -> Health:
         state = self._state_of(seen is not None and seen.running)
@@ -182,7 +381,9 @@ class KafkaStreams:
             case State.RUNNING | State.REBALANCING:
                 findings = () if seen is None else seen.findings
                 status = max((finding.status for finding in findings), default=HealthStatus.OK)
-                return Health(status, state is State.RUNNING, tuple(finding.text for finding in findings))
+                paused = ("paused by KafkaStreams.pause(); resume() lets it go on",) if self._paused else ()
+                reasons = (*(finding.text for finding in findings), *paused)
+                return Health(status, state is State.RUNNING, reasons)
             case _:
                 assert_never(state)
 
@@ -218,6 +419,36 @@ class KafkaStreams:
             self._worker.stop(leave=leave_group)
         elif self._life is not None:
             self._life.cancel()
+
+    @property
+    def paused(self) -> bool:
+        """Whether it processes nothing until `resume`."""
+        return self._paused
+
+    def pause(self) -> None:
+        """Process no more records and call no punctuators until `resume` (KIP-834). Harmless when it is paused.
+
+        What has begun is ended and committed. The worker stays in the group, keeps its tasks, restores stores and keeps
+        standbys up to date (Kafka Streams lets these stand still, too, so that a task that comes back has more to
+        restore). Before the start, it begins paused. Only this worker is paused, and only as long as it lives.
+
+        >>> from streamlib import StreamsBuilder
+        >>> builder = StreamsBuilder()
+        >>> builder.stream("in").to("out")
+        >>> app = KafkaStreams(builder.build(), StreamsConfig(application_id="copy"))
+        >>> app.pause()
+        >>> app.paused
+        True
+        """
+        self._paused = True
+        if self._worker is not None:
+            self._worker.pause()
+
+    def resume(self) -> None:
+        """Go on after `pause`, with the record that would have been next. Harmless when it is not paused."""
+        self._paused = False
+        if self._worker is not None:
+            self._worker.resume()
 
     async def wait_running(self) -> None:
         """Return when every task assigned to this worker is processing.
@@ -299,19 +530,25 @@ class KafkaStreams:
                     self._restore_listener,
                     self._tracing,
                 )
+                if self._paused:
+                    self._worker.pause()
                 if self._phase is State.CREATED:
                     self._phase = State.RUNNING
                 elif self._phase is not State.RUNNING:
                     self._worker.stop()  # closed while it was starting
                 self._worker_id = directory.identity
-                await self._run_watched(self._worker)
+                await self._run_watched(self._worker, plan)
                 return self._worker
         finally:
             with anyio.CancelScope(shield=True):
                 await adapters.close()
 
-    async def _run_watched(self, worker: Worker) -> None:
-        monitor = Monitor(worker, self._config)
+    async def _run_watched(self, worker: Worker, plan: Plan) -> None:
+        album = None
+        if self._shown:
+            worker.meter.sampling = Sampling()
+            album = Album(self._config, key_serdes_of(plan), worker.meter.sampling)
+        monitor = Monitor(worker, self._config, album)
         monitor.start()
         self._monitor = monitor
         try:

@@ -19,10 +19,10 @@ import msgspec
 from streamlib.errors import ConfigError
 from streamlib.metrics import RecordingLevel
 from streamlib.policies import ErrorPolicies, PolicyOption, Retry, is_policy, parsed
+from streamlib.records import HostInfo
 from streamlib.security import (
+    CONNECTION_SECRETS,
     KNOWN_ELSEWHERE,
-    SECRET_FILES,
-    SECRETS,
     Secret,
     Security,
     find_provider,
@@ -33,6 +33,11 @@ ProcessingGuarantee: TypeAlias = Literal["at_least_once", "exactly_once_v2"]
 AutoOffsetReset: TypeAlias = Literal["earliest", "latest", "none"]
 GroupProtocol: TypeAlias = Literal["classic", "streams"]
 Compression: TypeAlias = Literal["none", "gzip", "snappy", "lz4", "zstd"]
+
+SECRETS = (*CONNECTION_SECRETS, "web_token")
+"""The settings that are secret. Each can be in a file, too: `sasl_password_file`."""
+
+SECRET_FILES: Mapping[str, str] = {f"{name}_file": name for name in SECRETS}
 
 if TYPE_CHECKING:
     _Policy: TypeAlias = PolicyOption
@@ -66,6 +71,8 @@ class StreamsConfig(Security, frozen=True, kw_only=True, forbid_unknown_fields=T
         bootstrap_servers: `host:port`, several with commas.
         processing_guarantee: `exactly_once_v2` for transactions, `at_least_once` for an idempotent producer only.
         group_protocol: who assigns tasks: a worker (`classic`) or the brokers (`streams`: KIP-1071, from Kafka 4.2 on).
+        application_server: `HOST:PORT` where other workers reach this one's HTTP server; every member of the group is
+            told of it, so that each can say which of them has a key (Kafka Streams' `application.server`).
         client_id: how the brokers' logs call us; the application id if not given.
         num_standby_replicas: how many workers besides its owner keep a copy of a task's stores, to take over at once.
         acceptable_recovery_lag: how many changelog offsets a store may be behind to count as caught up (KIP-441).
@@ -118,6 +125,8 @@ class StreamsConfig(Security, frozen=True, kw_only=True, forbid_unknown_fields=T
             on disk, which costs a part of the throughput.
         watchdog_timeout_ms: for how long a partition with lag may stand still, a call go on, or a function hold the
             worker until `KafkaStreams.health` calls it stuck.
+        web_token: who has it may see the web console, and ask for what is in the stores; needed where that listens
+            beyond this host. At least 16 characters; a `Secret`, or text, which becomes one.
         security_protocol: `SSL` and `SASL_SSL` encrypt, `SASL_SSL` and `SASL_PLAINTEXT` authenticate with SASL.
         ssl_cafile: a PEM file with the authorities that sign the brokers' certificates; the system's if not given.
         ssl_certfile: a PEM file with our certificate and what is between it and its authority (mutual TLS).
@@ -146,6 +155,7 @@ class StreamsConfig(Security, frozen=True, kw_only=True, forbid_unknown_fields=T
     bootstrap_servers: str = "localhost:9092"
     processing_guarantee: ProcessingGuarantee = "at_least_once"
     group_protocol: GroupProtocol = "classic"
+    application_server: str | None = None
     client_id: str | None = None
     num_standby_replicas: int = 0
     acceptable_recovery_lag: int = 10_000
@@ -188,6 +198,7 @@ class StreamsConfig(Security, frozen=True, kw_only=True, forbid_unknown_fields=T
     rocksdb_memory_bytes: int = 64 * MIB
     metrics_recording_level: RecordingLevel = "INFO"
     watchdog_timeout_ms: int = 60_000
+    web_token: Secret | None = None
 
     def __post_init__(self) -> None:
         keep_secret(self, SECRETS)
@@ -412,6 +423,11 @@ def _check_names(config: StreamsConfig) -> None:
         )
     if not config.bootstrap_servers.strip():
         raise ConfigError("bootstrap_servers is empty: give at least one host:port")
+    if config.application_server is not None:
+        try:
+            HostInfo.parse(config.application_server)
+        except ValueError as error:
+            raise ConfigError(f"application_server: {error}") from error
 
 
 _LOWEST: Mapping[str, int] = {

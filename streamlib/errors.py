@@ -18,8 +18,15 @@ Exceptions of user functions are chained (`raise ... from`), never swallowed.
         UnsupportedBrokerError the broker is too old for what the application asks
       SchemaRegistryError      a schema registry refused a request
         SchemaRegistryUnavailableError  it does not answer; also a ConnectionFailedError: the work is redone
+      InvalidStateStoreError   a store cannot be asked
+        UnknownStateStoreError there is no such store
+        InvalidStateStorePartitionError  another worker has it; says which
+        StreamsStoppedError    the application has ended
+        StateStoreNotAvailableError      not now: try again
+          StreamsRebalancingError        tasks change hands
+          StateStoreMigratedError        the task went to another worker while it was asked
+          StreamsNotStartedError         the application does not run yet
       TaskMigratedError        another member owns the task now; the work since the last commit is redone there
-      StreamsNotStartedError   a question that only a started application can answer
 """
 
 from __future__ import annotations
@@ -50,7 +57,42 @@ class TopologyError(StreamsError):
     """The topology cannot be built or cannot run on these topics."""
 
 
-class StreamsNotStartedError(StreamsError):
+class InvalidStateStoreError(StreamsError):
+    """A store cannot be asked, or not like this. The kinds tell whether it helps to ask again, or elsewhere."""
+
+
+class UnknownStateStoreError(InvalidStateStoreError):
+    """The topology has no store of this name."""
+
+
+class InvalidStateStorePartitionError(InvalidStateStoreError):
+    """This worker does not have the partition that was asked for, and nothing says that it soon will.
+
+    `owner` is the endpoint (`HOST:PORT`) of the worker that has it; None if that is not known.
+    """
+
+    def __init__(self, message: str, *, owner: str | None = None) -> None:
+        super().__init__(message)
+        self.owner = owner
+
+
+class StreamsStoppedError(InvalidStateStoreError):
+    """The application has ended; another worker may have the store."""
+
+
+class StateStoreNotAvailableError(InvalidStateStoreError):
+    """A store cannot be asked right now: it is being restored, say. Ask again after a moment."""
+
+
+class StreamsRebalancingError(StateStoreNotAvailableError):
+    """Tasks are changing hands, and nobody may answer for this one yet."""
+
+
+class StateStoreMigratedError(StateStoreNotAvailableError):
+    """The task went away while its store was asked: to another worker, or back to its last commit."""
+
+
+class StreamsNotStartedError(StateStoreNotAvailableError):
     """The application has to be started before this can be asked."""
 
 

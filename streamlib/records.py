@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
@@ -43,6 +44,32 @@ class TaskId(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.subtopology}_{self.partition}"
+
+
+class HostInfo(NamedTuple):
+    """Where a worker's HTTP server is: what its `application_server` says.
+
+    >>> HostInfo.parse("orders-0.internal:8080")
+    HostInfo(host='orders-0.internal', port=8080)
+    """
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> HostInfo:
+        """`HOST:PORT`; a host of IPv6 is in brackets.
+
+        Raises:
+            ValueError: it is not that.
+        """
+        found = re.fullmatch(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):(\d{1,5})", text.strip())
+        if found is None or not 0 < int(found[2]) <= 65_535:
+            raise ValueError(f"{text!r} is not HOST:PORT, such as 10.1.2.3:8080")
+        return cls(found[1].strip("[]"), int(found[2]))
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 class OffsetAndMetadata(NamedTuple):

@@ -39,6 +39,7 @@ from rocksdict import (
 
 from streamlib.errors import StateStoreError
 from streamlib.file_lock import FileLock
+from streamlib.state.backend import up_to_a_page
 from streamlib.topology.nodes import StoreSpec
 
 OWNER_LOCK = "owner.lock"
@@ -98,6 +99,21 @@ class RocksDBBackend:
         rows = self._rows(self._families[store], start, end, reverse)
         self._scans.add(rows)
         return rows
+
+    def peek(self, store: str, key: bytes) -> bytes | None:
+        return cast(bytes | None, self._families[store].get(key))
+
+    def page(
+        self, store: str, start: bytes | None, end: bytes | None, limit: int, *, reverse: bool = False
+    ) -> list[tuple[bytes, bytes]]:
+        rows = self._rows(self._families[store], start, end, reverse)
+        try:
+            return up_to_a_page(rows, limit)
+        finally:
+            rows.close()  # in this thread, which has opened it
+
+    def estimate(self, store: str) -> int:
+        return self._families[store].property_int_value("rocksdb.estimate-num-keys") or 0
 
     def write(self, changes: Mapping[str, Mapping[bytes, bytes | None]], positions: Mapping[str, int]) -> None:
         assert not self._unsettled, "a write after bulk loads that are not settled"

@@ -118,7 +118,7 @@ class Security(msgspec.Struct, frozen=True, kw_only=True):
     sasl_oauthbearer_scope: str | None = None
 
     def __post_init__(self) -> None:
-        keep_secret(self, SECRETS)
+        keep_secret(self, CONNECTION_SECRETS)
         _check_tls(self)
         _check_sasl(self)
 
@@ -133,10 +133,8 @@ class Security(msgspec.Struct, frozen=True, kw_only=True):
         return self.security_protocol in ("SASL_PLAINTEXT", "SASL_SSL")
 
 
-SECRETS = ("ssl_key_password", "sasl_password", "sasl_oauthbearer_client_credentials_client_secret")
-"""The settings that are secret. Each can be in a file, too: `sasl_password_file`."""
-
-SECRET_FILES: Mapping[str, str] = {f"{name}_file": name for name in SECRETS}
+CONNECTION_SECRETS = ("ssl_key_password", "sasl_password", "sasl_oauthbearer_client_credentials_client_secret")
+"""The settings of a connection that are secret."""
 
 KNOWN_ELSEWHERE: Mapping[str, str] = {
     "ssl_truststore_location": "ssl_cafile, a PEM file",
@@ -250,7 +248,7 @@ def _check_oauth(security: Security) -> None:
 def _need(security: Security, mechanism: str, names: tuple[str, ...]) -> None:
     for name in names:
         if getattr(security, name) is None:
-            either = f" (or {name}_file)" if name in SECRETS else ""
+            either = f" (or {name}_file)" if name in CONNECTION_SECRETS else ""
             raise ConfigError(f"sasl_mechanism={mechanism} needs {name}{either}")
 
 

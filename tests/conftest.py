@@ -15,11 +15,15 @@ hypothesis.settings.load_profile("tests")
 
 CORPUS = Path(__file__).parents[2] / "shared" / "conformance" / "cases"
 
+# How long an example takes says more about what else the machine does.
+hypothesis.settings.register_profile("streamlib", deadline=None)
+hypothesis.settings.load_profile("streamlib")
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--corpus", type=Path, default=CORPUS, help="a folder of conformance cases (tests/conformance)")
     parser.addoption("--all-errors", action="store_true", help="every error at every request (tests/errors)")
-    parser.addoption("--simulation-seeds", type=int, default=2_000, help="how many (tests/simulation)")
+    parser.addoption("--simulation-seeds", type=int, default=1_000, help="how many (tests/simulation)")
     parser.addoption("--moves", type=int, default=8, help="of workers that come and go (tests/exactly_once)")
     parser.addoption("--all-pythons", action="store_true", help="those uv finds, from 3.11 on (tests/packaging)")
     parser.addoption("--all-on-a-broker", action="store_true", help="run every conformance topology on a real broker")

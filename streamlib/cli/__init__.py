@@ -18,6 +18,7 @@ topology.py    `streamlib topology`
 diff/          `streamlib diff`
 new/           `streamlib new`
 broker.py      `streamlib broker`
+records/       `streamlib produce`, `streamlib consume`
 demo/          `streamlib demo`
 verify/        `streamlib verify`
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from rich.progress import Progress
 from streamlib.cli.client import opened
 from streamlib.cli.errors import FAILURE_EXIT, print_error
 from streamlib.cli.options import ConfigOption, JsonOption, SetOption
-from streamlib.cli.settings import GivenSettings, load_settings
+from streamlib.cli.settings import ENVIRONMENT_PREFIX, GivenSettings, load_settings
 from streamlib.config import StreamsConfig
 from streamlib.errors import StreamsError
 from streamlib.testing.broker import DEFAULT_VERSION, Broker, BrokerError, BrokerOptions
@@ -31,6 +32,7 @@ from streamlib.testing.broker.jars import is_locked
 app = typer.Typer(no_args_is_help=True, help="A Kafka broker on this machine, without a container.")
 
 _CLIENT_ID = "streamlib-broker"
+_SERVERS_VARIABLE = f"{ENVIRONMENT_PREFIX}BOOTSTRAP_SERVERS"
 
 
 @app.command()
@@ -101,7 +103,9 @@ def node(
 def topic(
     names: Annotated[list[str], typer.Argument(metavar="NAME...")],
     partitions: Annotated[int, typer.Option(min=1, help="Partitions of each.")] = 4,
-    bootstrap_servers: Annotated[str | None, typer.Option(help="HOST:PORT (default: the broker of 'start').")] = None,
+    bootstrap_servers: Annotated[
+        str | None, typer.Option(help="HOST:PORT (default: the broker of 'start', else as the settings say).")
+    ] = None,
     config: ConfigOption = None,
     set_: SetOption = None,
     json: JsonOption = False,
@@ -127,7 +131,8 @@ def _running() -> DaemonState:
 
 def _settings(bootstrap_servers: str | None, file: Path | None, others: list[str]) -> StreamsConfig:
     """The broker of 'start' takes everybody, so what the environment says about others is not for it."""
-    if bootstrap_servers is None:
+    said = file is not None or others or _SERVERS_VARIABLE in os.environ
+    if bootstrap_servers is None and (Daemon().status() is not None or not said):
         return StreamsConfig(application_id=_CLIENT_ID, bootstrap_servers=_running().bootstrap_servers)
     return load_settings(
         GivenSettings(application_id=_CLIENT_ID, bootstrap_servers=bootstrap_servers, file=file, others=others)

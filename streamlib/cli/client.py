@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 import anyio
 
 from streamlib.config import StreamsConfig
-from streamlib.errors import StreamsError
 from streamlib.kafka.connection import Connection
-from streamlib.records import FetchedBatch, FetchedRecord, OutRecord, TopicPartition
+from streamlib.kafka.reading import StalledError as StalledError
+from streamlib.kafka.reading import partitions_of as partitions_of
+from streamlib.kafka.reading import read_batches as read_batches
+from streamlib.records import FetchedRecord, OutRecord, TopicPartition
 from streamlib.testing.broker import Broker
 from streamlib.testing.broker.jars import Progress
 
 TICK_SECONDS = 0.01
-
-
-class StalledError(StreamsError):
-    """Something that should have come did not."""
 
 
 @contextmanager
@@ -52,11 +50,6 @@ async def opened(config: StreamsConfig) -> AsyncIterator[Connection]:
             await connection.close()
 
 
-def partitions_of(topic: str, count: int) -> list[TopicPartition]:
-    """All partitions of a topic."""
-    return [TopicPartition(topic, number) for number in range(count)]
-
-
 async def paced(rate: float, count: int) -> AsyncIterator[range]:
     """Numbers from 0 to `count`, as many at a time as are due at `rate` per second; never more than `rate`."""
     begun = time.monotonic()
@@ -81,35 +74,6 @@ async def read_committed(connection: Connection, partitions: Iterable[TopicParti
     async for batch in read_batches(connection, positions, ends):
         for record in batch.records():
             yield record
-
-
-async def read_batches(
-    connection: Connection, starts: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]
-) -> AsyncIterator[FetchedBatch]:
-    """Committed records from some offsets on until all ends are reached; batches may go beyond them.
-
-    Raises:
-        StalledError: nothing came for a minute.
-    """
-    positions = {partition: start for partition, start in starts.items() if start < ends[partition]}
-    fetcher = connection.fetcher()
-    fetcher.add(positions)
-    try:
-        while positions:
-            with anyio.move_on_after(60) as patience:
-                await fetcher.wait()
-            if patience.cancelled_caught:
-                raise StalledError(f"the broker sent no more of {min(positions)} within a minute")
-            for batch in fetcher.take(4 << 20):
-                if batch.partition not in positions:
-                    continue  # past its end
-                if batch.next_offset >= ends[batch.partition]:
-                    del positions[batch.partition]
-                    fetcher.remove([batch.partition])
-                yield batch
-    finally:
-        with anyio.CancelScope(shield=True):
-            await fetcher.close()
 
 
 async def settled(progress: Callable[[], tuple[bool, int]], *, quiet_s: float = 1.0, patience_s: float = 60.0) -> None:

@@ -9,8 +9,7 @@ from pathlib import Path
 import msgspec
 
 from streamlib.cli.target import DEFAULT_NAME
-from streamlib.config import StreamsConfig
-from streamlib.security import SECRETS
+from streamlib.config import SECRETS, StreamsConfig
 
 _MAKERS = frozenset({"StreamsBuilder", "Topology", "build"})
 _RETURNED = frozenset({"StreamsBuilder", "Topology"})

@@ -17,8 +17,8 @@ from rich.text import Text
 from streamlib.app import KafkaStreams, State
 from streamlib.cli.errors import INTERRUPTED_EXIT, debug_wanted
 from streamlib.cli.logs import set_up_logs
-from streamlib.cli.metrics import shown
 from streamlib.cli.options import ApplicationIdOption, BootstrapServersOption, ConfigOption, JsonOption, SetOption
+from streamlib.cli.places import NOWHERE, Places, shown
 from streamlib.cli.settings import GivenSettings, load_config
 from streamlib.cli.supervisor import FD_OPTION, OnLine, Phase, Supervisor, SupervisorOptions, Totals, WorkerView
 from streamlib.cli.target import Target, load_target
@@ -27,7 +27,6 @@ from streamlib.cli.view import View
 from streamlib.cli.worker import SupervisorLink, make_report, run_app, run_supervised
 from streamlib.config import StreamsConfig
 from streamlib.errors import StreamsNotStartedError
-from streamlib.monitoring.address import address_of_worker, parse_address
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +55,14 @@ def run(
             "this machine is let in.",
         ),
     ] = None,
+    web: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Serve the web console, and what --metrics does. Worker i listens on PORT+i-1; beyond this machine "
+            "STREAMLIB_WEB_TOKEN has to be set.",
+        ),
+    ] = None,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
     json: JsonOption = False,
     supervisor_fd: Annotated[int | None, typer.Option(FD_OPTION, hidden=True)] = None,
@@ -79,16 +86,17 @@ def run(
         file=config,
         others=set_ or [],
     )
+    places = Places(metrics, web)
     if supervisor_fd is not None:
-        _run_as_worker(target, given, log_level, SupervisorLink(supervisor_fd), metrics)
+        _run_as_worker(target, given, log_level, SupervisorLink(supervisor_fd), places)
     console = Console(stderr=True)
     set_up_logs(log_level, console)
     loaded = load_target(target)
     settings = load_config(given, loaded)
     if workers == 1:
-        _run_here(loaded, settings, console, metrics, json=json)
+        _run_here(loaded, settings, console, places, json=json)
     else:
-        commands = worker_commands(target, workers, given, settings.group_instance_id, log_level, metrics)
+        commands = worker_commands(target, workers, given, settings.group_instance_id, log_level, places)
         _run_supervised(commands, console, json=json)
 
 
@@ -98,43 +106,39 @@ def worker_commands(
     given: GivenSettings,
     instance_id: str | None,
     log_level: str = "info",
-    metrics: str | None = None,
+    places: Places = NOWHERE,
 ) -> list[list[str]]:
     """The command of each worker process: the same settings, and with static membership a name each.
 
     A worker resolves file and environment again, so that a restart takes up what has changed.
 
     Raises:
-        ConfigError: `metrics` is no address, or there are not so many ports.
+        ConfigError: one of the places is no address, or there are not so many ports.
     """
-    first = None if metrics is None else parse_address(metrics)
     return [
         [
             *(sys.executable, "-m", "streamlib", "run", target, "--log-level", log_level),
             *given.arguments(f"{instance_id}-{number}" if instance_id else None),
-            *(() if first is None else ("--metrics", str(address_of_worker(first, number - 1)))),
+            *places.arguments(number - 1),
         ]
         for number in range(1, workers + 1)
     ]
 
 
-def _run_as_worker(
-    target: str, given: GivenSettings, log_level: str, link: SupervisorLink, metrics: str | None
-) -> None:
+def _run_as_worker(target: str, given: GivenSettings, log_level: str, link: SupervisorLink, places: Places) -> None:
     set_up_logs(log_level)
 
     def make_app() -> KafkaStreams:
         loaded = load_target(target)
-        return KafkaStreams(loaded.topology, load_config(given, loaded), tracing=loaded.tracing)
+        config = places.told_to_others(load_config(given, loaded))
+        return KafkaStreams(loaded.topology, config, tracing=loaded.tracing)
 
-    raise typer.Exit(run_supervised(make_app, link, debug=debug_wanted(), metrics=metrics))
+    raise typer.Exit(run_supervised(make_app, link, debug=debug_wanted(), places=places))
 
 
-def _run_here(
-    target: Target, config: StreamsConfig, console: Console, metrics: str | None, *, json: bool = False
-) -> None:
-    app = KafkaStreams(target.topology, config, tracing=target.tracing)
-    with shown(app, metrics), View(lambda: [_view_of(app)], console, log_line=log.info, json=json):
+def _run_here(target: Target, config: StreamsConfig, console: Console, places: Places, *, json: bool = False) -> None:
+    app = KafkaStreams(target.topology, places.told_to_others(config), tracing=target.tracing)
+    with shown(app, places), View(lambda: [_view_of(app)], console, log_line=log.info, json=json):
         run_app(app)
 
 

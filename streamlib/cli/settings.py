@@ -11,8 +11,7 @@ import msgspec
 
 from streamlib.cli.errors import UsageError
 from streamlib.cli.target import Target, look_in_current_folder
-from streamlib.config import StreamsConfig, normalise, read_environment, read_toml
-from streamlib.security import SECRETS
+from streamlib.config import SECRETS, StreamsConfig, normalise, read_environment, read_toml
 
 ENVIRONMENT_PREFIX = "STREAMLIB_"
 

@@ -17,7 +17,7 @@ import anyio.to_thread
 
 from streamlib.app import KafkaStreams, State
 from streamlib.cli.errors import FAILURE_EXIT, describe, exit_code
-from streamlib.cli.metrics import shown
+from streamlib.cli.places import NOWHERE, Places, shown
 from streamlib.cli.report import Failed, Message, Report, encode
 from streamlib.errors import ConnectionFailedError, StreamsError, StreamsNotStartedError
 
@@ -66,12 +66,12 @@ def run_app(app: KafkaStreams, link: SupervisorLink | None = None) -> None:
 
 
 def run_supervised(
-    make_app: Callable[[], KafkaStreams], link: SupervisorLink, *, debug: bool, metrics: str | None = None
+    make_app: Callable[[], KafkaStreams], link: SupervisorLink, *, debug: bool, places: Places = NOWHERE
 ) -> int:
     """Run as a worker of a supervisor: errors go to it, not to standard error. Returns the exit code."""
     try:
         app = make_app()
-        with shown(app, metrics):
+        with shown(app, places):
             run_app(app, link)
     except StreamsError as error:
         link.send(Failed(describe(error, debug=debug), exit_code(error), isinstance(error, ConnectionFailedError)))

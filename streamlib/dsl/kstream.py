@@ -542,9 +542,22 @@ class KStream(Joining[K, V]):
         )
         return KGroupedStream(stream._point, name)
 
+    @overload
+    def to_table(
+        self: KStream[K, V2 | None],
+        *,
+        key: Hint = ...,
+        value: Hint = ...,
+        store: StoreOption = ...,
+        name: str | None = ...,
+    ) -> KTable[K, V2]: ...
+    @overload
+    def to_table(
+        self, *, key: Hint = ..., value: Hint = ..., store: StoreOption = ..., name: str | None = ...
+    ) -> KTable[K, V]: ...
     def to_table(
         self, *, key: Hint = UNSET, value: Hint = UNSET, store: StoreOption = None, name: str | None = None
-    ) -> KTable[K, V]:
+    ) -> KTable[K, Any]:
         """Take each record as the new value of its key; a None value deletes.
 
         >>> from streamlib import StreamsBuilder
@@ -560,7 +573,7 @@ class KStream(Joining[K, V]):
         if point.rekeyed:
             point = repartitioned(point, RepartitionOptions(node))
         spec = materialized.table_spec(store_name, point.key, point.value)
-        table: KTable[K, V] = KTable._source(point.then(node, op.StreamToTable()), spec)
+        table: KTable[K, Any] = KTable._source(point.then(node, op.StreamToTable()), spec)
         if materialized.in_any_case:
             table._lookup_stores()
         return table

@@ -51,7 +51,7 @@ class GlobalState:
         self._writable = {spec.name: _open(spec, Overlay(spec.name, backend)) for spec in plan.global_stores}
         self._store_of = _stores_of_topics(plan)
         self._plan = plan
-        self._backend = backend
+        self.backend = backend
         self._now_ms = now_ms
         self._policies = policies or ErrorPolicies()
         self._cursor = Cursor()
@@ -61,14 +61,14 @@ class GlobalState:
 
     def positions(self) -> dict[TopicPartition, int]:
         """Up to where, exclusive, each partition is in the stores; 0 where nothing is."""
-        stored = self._backend.positions()
+        stored = self.backend.positions()
         return {partition: stored.get(self._position_name(partition), 0) for partition in self.partitions}
 
     def clear(self) -> None:
         """Forget all content: a topic no longer has what follows the position."""
         for name in self.stores:
-            self._backend.clear(name)
-        self._backend.write({}, {self._position_name(partition): 0 for partition in self.partitions})
+            self.backend.clear(name)
+        self.backend.write({}, {self._position_name(partition): 0 for partition in self.partitions})
         self._started = False
 
     def start(self) -> None:
@@ -129,7 +129,7 @@ class GlobalState:
 
     def _write(self, positions: Mapping[str, int]) -> None:
         changes = {name: store.overlay.changes for name, store in self._writable.items() if store.overlay.changes}
-        self._backend.write(changes, positions)
+        self.backend.write(changes, positions)
         for store in self._writable.values():
             store.overlay.clear()
 
@@ -138,7 +138,7 @@ class GlobalState:
         try:
             self._close_processors()
         finally:
-            self._backend.close()
+            self.backend.close()
 
     def _position_name(self, partition: TopicPartition) -> str:
         return f"{self._store_of[partition.topic]}/{partition.topic}-{partition.partition}"

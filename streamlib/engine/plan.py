@@ -218,6 +218,19 @@ class Plan:
         """A task's stores."""
         return self._stores_of(self.subtopologies[task_id.subtopology])
 
+    @cached_property
+    def store_names(self) -> frozenset[str]:
+        """All stores, global ones among them."""
+        return frozenset(spec.name for nodes in self.subtopologies for spec in self._stores_of(nodes))
+
+    def tasks_of_store(self, name: str) -> tuple[StoreSpec, tuple[TaskId, ...]] | None:
+        """A store and the tasks that have a part of it, by partition; no task for a global one. None: there is none."""
+        for number, nodes in enumerate(self.subtopologies):
+            for spec in self._stores_of(nodes):
+                if spec.name == name:
+                    return spec, tuple(task for task in self.tasks if task.subtopology == number)
+        return None
+
     def changelogs(self, task_id: TaskId) -> dict[TopicPartition, str]:
         """Changelog partition -> store."""
         return {

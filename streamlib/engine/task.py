@@ -170,6 +170,9 @@ class Task:
         self._changelog_of = {store: partition for partition, store in self.changelogs.items()}
         self._store_positions = backend.positions()
         self._learnt_partitions: dict[str, int] = {}
+        self._sealed_stream_time = NO_TIME
+        self.committed_stream_time = NO_TIME
+        """Stream time as of what is in the stores; -1 in a task that has not started. Any thread may ask."""
         # What `start` makes anew:
         self._cursor = Cursor()
         self._punctuation = Punctuation(self._cursor, now_ms)
@@ -261,7 +264,7 @@ class Task:
             raise unreadable
         self._dropped_before += self._cursor.dropped
         self._cursor = Cursor()
-        self._cursor.stream_time = _partition_time(committed)
+        self._cursor.stream_time = self.committed_stream_time = _partition_time(committed)
         self._outbox = Outbox({**self._plan.partition_counts, **self._learnt_partitions})
         nodes = self._plan.nodes(self.id)
         errors = ErrorHandling(
@@ -597,6 +600,7 @@ class Task:
         for partition in offsets:
             self._queues[partition].settle()
         self._committed_times, self._committed_records_out = self._times(), self._outbox.records_out
+        self._sealed_stream_time = self._cursor.stream_time
         self._cursor.commit_requested = False
         if self._tracing is not None:
             self._tracing.sealed()
@@ -655,6 +659,7 @@ class Task:
         """
         assert self._sealed is not None, f"task {self.id}: nothing is being committed"
         (changes, expired), self._sealed = self._sealed, None
+        self.committed_stream_time = self._sealed_stream_time
         ends = {self.changelogs[partition]: offset for partition, offset in positions.items()}
         for name in changes:
             assert name in ends or name not in self._changelog_of, f"store {name} changed, its changelog did not"

@@ -119,8 +119,10 @@ class KafkaAdmin:
         return await self._client.retrying(lambda: self._topic_config_once(wanted, key)) if wanted else {}
 
     async def set_topic_config(self, name: str, config: Mapping[str, str]) -> None:
-        """Set some settings of a topic and leave the others as they are."""
+        """Set some settings of a topic, leave the others as they are, and wait until every broker knows of it."""
         await self._client.retrying(lambda: self._set_topic_config_once(name, config))
+        for node in self._client.brokers:
+            await self._client.retrying(partial(self._look_for_topic_config, name, config, node))
 
     async def describe_groups(self, group_ids: Iterable[str]) -> dict[str, GroupDescription]:
         """Members and assignments of groups; one that does not exist is "Dead" and empty."""
@@ -227,6 +229,16 @@ class KafkaAdmin:
         response = await self._to_controller("IncrementalAlterConfigs", {"resources": [resource]})
         for result in response.responses:
             check_code(result.error_code, "IncrementalAlterConfigs", name, result.error_message)
+
+    async def _look_for_topic_config(self, name: str, config: Mapping[str, str], node: int) -> None:
+        """The controller has answered; the brokers read of it a moment later."""
+        resource = {"resource_type": _TOPIC_RESOURCE, "resource_name": name, "configuration_keys": sorted(config)}
+        response = await self._client.call("DescribeConfigs", {"resources": [resource]}, node=node, lane=_LANE)
+        for result in response.results:
+            check_code(result.error_code, "DescribeConfigs", name, result.error_message)
+            if config.items() - {(setting.name, setting.value) for setting in result.configs}:
+                where = f"topic {name} at broker {node}"
+                raise KafkaError(ErrorCode.REQUEST_TIMED_OUT, "DescribeConfigs", where, "not the new settings yet")
 
     # Offsets and records, at each partition's leader
 

@@ -15,6 +15,7 @@ from streamlib.kafka.pool import Pool
 from streamlib.kafka.producer import KafkaProducer, ProducerSettings
 from streamlib.kafka.streams_group import KafkaStreamsGroup, StreamsMember, check_supported
 from streamlib.kafka.transactions import KafkaTransactions
+from streamlib.records import HostInfo
 from streamlib.runtime.assignor import PROTOCOL, Place
 
 _UNKNOWN_TOPIC_TIMEOUT_MS = 30_000
@@ -77,7 +78,12 @@ class Connection:
         return KafkaStreamsGroup(
             self.client,
             plan,
-            StreamsMember(member_id or str(uuid.uuid4()), place.process, place.tags),
+            StreamsMember(
+                member_id or str(uuid.uuid4()),
+                place.process,
+                place.tags,
+                HostInfo.parse(place.endpoint) if place.endpoint else None,
+            ),
             session_timeout_ms=self._config.session_timeout_ms,
             rebalance_timeout_ms=self._config.max_poll_interval_ms,
         )
@@ -98,8 +104,8 @@ class Connection:
         )
         return KafkaProducer(self.client, transactional_id, settings)
 
-    def fetcher(self) -> KafkaFetcher:
-        """A reader of committed records."""
+    def fetcher(self, *, read_committed: bool = True) -> KafkaFetcher:
+        """A reader of committed records, or of all there are."""
         config = self._config
         settings = FetcherSettings(
             buffer_bytes=config.max_partition_fetch_bytes,
@@ -107,6 +113,7 @@ class Connection:
             response_max_bytes=config.fetch_max_bytes,
             max_wait_ms=config.fetch_max_wait_ms,
             unknown_topic_timeout_ms=min(config.delivery_timeout_ms, _UNKNOWN_TOPIC_TIMEOUT_MS),
+            read_committed=read_committed,
         )
         fetcher = KafkaFetcher(self.client, settings)
         self._fetchers.append(fetcher)

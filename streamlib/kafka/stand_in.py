@@ -65,7 +65,7 @@ class ThreadStandIn:
             while True:
                 await asyncio.sleep(pause_s)
                 passed_s, before_s = clock() - before_s, clock()
-                saying = self._next(watch.look(min(passed_s, _AWAKE_LOOKS * pause_s) * 1000), saying)
+                saying = self._next(watch, min(passed_s, _AWAKE_LOOKS * pause_s) * 1000, saying)
         finally:
             if saying is not None:
                 saying.cancel()
@@ -73,21 +73,23 @@ class ThreadStandIn:
             if self._connection is not None:
                 await self._connection.close()
 
-    def _next(self, step: Beat | Leave | None, saying: asyncio.Task[None] | None) -> asyncio.Task[None] | None:
+    def _next(self, watch: LoopWatch, awake_ms: float, saying: asyncio.Task[None] | None) -> asyncio.Task[None] | None:
         """Looking goes on while something is said: a coordinator that does not answer must not put off the leaving."""
+        step = watch.look(awake_ms)
         if saying is not None and not saying.done():
             if not isinstance(step, Leave):
                 return saying
             saying.cancel()
-        return saying if step is None else asyncio.create_task(self._say(step))
+        return saying if step is None else asyncio.create_task(self._say(step, watch))
 
-    async def _say(self, step: Beat | Leave) -> None:
+    async def _say(self, step: Beat | Leave, watch: LoopWatch) -> None:
         """What the group answers is for the worker to hear, which asks for itself as soon as it can."""
         try:
             group = await self._connected()
             match step:
                 case Beat(member_id=member_id, generations=generations):
                     await _beat(group, member_id, generations)
+                    watch.answered()
                 case Leave(member_id=member_id):
                     await group.leave(member_id)
         except KafkaError as error:

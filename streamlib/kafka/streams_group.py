@@ -30,14 +30,15 @@ from streamlib.errors import ErrorCode, KafkaError, StreamsError, TopologyError,
 from streamlib.kafka.client import KafkaClient, Response
 from streamlib.kafka.errors import check_code, error_row
 from streamlib.kafka.group import KafkaGroup
-from streamlib.records import GroupMetadata, OffsetAndMetadata, TaskId, TopicPartition
+from streamlib.records import GroupMetadata, HostInfo, OffsetAndMetadata, TaskId, TopicPartition
 from streamlib.runtime.assignor import PROTOCOL, Instructions
-from streamlib.runtime.ports import Assignment, JoinResult, Subscription
+from streamlib.runtime.ports import Assignment, JoinResult, MemberTasks, Subscription
 from streamlib.topology.nodes import SinkNode
 
 _HEARTBEAT = "StreamsGroupHeartbeat"
 _DESCRIBE = "StreamsGroupDescribe"
 _LEAVE_EPOCH = -1
+_NO_HOSTS = -1  # the epoch of who has never heard where stores can be asked for
 _TRIES_PER_SESSION = 3
 # Brokers hear of new topics one after the other, and create those that are missing; what lasts longer does not mend.
 TOPICS_PATIENCE_S = 30.0
@@ -68,11 +69,13 @@ class StreamsMember(msgspec.Struct, frozen=True):
         member_id: chosen by the member, which keeps it for as long as it lives.
         process: the same for members that share a state directory; they never have the same task at the same time.
         tags: what else tells places apart (`client_tags`).
+        endpoint: where others reach its HTTP server (`application_server`).
     """
 
     member_id: str
     process: str
     tags: Mapping[str, str] = {}
+    endpoint: HostInfo | None = None
 
 
 class Told(msgspec.Struct, frozen=True):
@@ -118,12 +121,16 @@ class KafkaStreamsGroup:
         self._given: Told | None = None  # what `sync` has returned
         self._unheard = False  # an answer was missed: the coordinator may have told more than `_told`
         self._not_ready_since_s: float | None = None  # the topics, as far as the coordinator can see
+        self._hosts: tuple[MemberTasks, ...] = ()  # of members that have an endpoint, which it tells with heartbeats
+        self._hosts_given: tuple[MemberTasks, ...] = ()  # what `sync` or `heartbeat` has returned of that
+        self._hosts_epoch = _NO_HOSTS  # which state of it; the coordinator tells of others
 
     async def join(self, member_id: str, subscription: Subscription) -> JoinResult:
         """Claim what is held, in a new membership if there was none, or it was lost."""
         if subscription.generation < 0:
             assert not subscription.owned, "who joins anew has let go of everything"
             self._epoch, self._told, self._given = 0, Told(), None
+            self._hosts_epoch = _NO_HOSTS  # a coordinator that has moved counts anew
         owned = frozenset(self._plan.task_of(partition) for partition in subscription.owned)
         await self._client.retrying(lambda: self._claim(owned), deadline_ms=self._session_timeout_ms)
         return JoinResult(self._epoch, self._member.member_id, leads=False, consecutive=False)
@@ -131,23 +138,26 @@ class KafkaStreamsGroup:
     async def sync(self, generation: int, member_id: str, assignments: Mapping[str, Assignment]) -> Assignment:
         """What the coordinator has said. It does not say who else is there."""
         told, before = self._told, self._given
-        self._given = told
+        self._given, self._hosts_given = told, self._hosts
         instructions = Instructions(
             follow_up=told != before,  # others may have to let go before we hear of the rest
             standby=sorted(told.standby),
             warmup=sorted(told.warmup),
             tasks=len(self._plan.tasks),
             moving=len(told.active ^ (before or Told()).active),
+            hosts=list(self._hosts),
         )
         partitions = tuple(p for task in sorted(told.active) for p in self._plan.inputs(task))
         return Assignment(partitions, msgspec.json.encode(instructions))
 
-    async def heartbeat(self, generation: int, member_id: str) -> None:
-        """Say that the member is alive, and hear whether anything has changed."""
+    async def heartbeat(self, generation: int, member_id: str) -> tuple[MemberTasks, ...] | None:
+        """Say that the member is alive, and hear whether anything has changed, here or elsewhere."""
         if not self._unheard:
             await self._beat_once()
         if self._unheard or self._epoch != generation or self._told != self._given:
             raise KafkaError(ErrorCode.REBALANCE_IN_PROGRESS, _HEARTBEAT, self._where)
+        changed, self._hosts_given = self._hosts != self._hosts_given, self._hosts
+        return self._hosts if changed else None
 
     async def leave(self, member_id: str) -> None:
         """Leave at once; that the coordinator does not know the member any more is fine."""
@@ -182,9 +192,8 @@ class KafkaStreamsGroup:
 
     @property
     def _who(self) -> dict[str, Any]:
-        # -1: we serve no queries, and have never heard where others do.
         who = {"group_id": self._group_id, "member_id": self._member.member_id}
-        return who | {"endpoint_information_epoch": -1}
+        return who | {"endpoint_information_epoch": self._hosts_epoch}
 
     async def _claim(self, owned: frozenset[TaskId]) -> None:
         # Standbys are followed as told. Who missed an answer may have been told of others, and claims none: a claim of
@@ -217,6 +226,9 @@ class KafkaStreamsGroup:
         if response.active_tasks is not None:
             self._told, missed = self._tasks_in(response), False
         self._unheard = missed
+        if response.partitions_by_user_endpoint is not None:
+            self._hosts = tuple(sorted(map(self._host_in, response.partitions_by_user_endpoint), key=_endpoint))
+        self._hosts_epoch = response.endpoint_information_epoch
         self._look_at(response.status or ())
 
     async def _look_up(self) -> None:
@@ -235,11 +247,13 @@ class KafkaStreamsGroup:
 
     @property
     def _introduction(self) -> dict[str, Any]:
+        endpoint = self._member.endpoint
         return {
             "rebalance_timeout_ms": self._rebalance_timeout_ms,
             "topology": described(self._plan),
             "process_id": self._member.process,
             "client_tags": _pairs(self._member.tags),
+            "user_endpoint": None if endpoint is None else {"host": endpoint.host, "port": endpoint.port},
         }
 
     def _check(self, response: Response, *, joins: bool) -> None:
@@ -282,9 +296,24 @@ class KafkaStreamsGroup:
             )
         return told
 
+    def _host_in(self, told: Any) -> MemberTasks:
+        """Partitions are told; tasks are what they belong to here, if they belong to any."""
+        endpoint = str(HostInfo(told.user_endpoint.host, told.user_endpoint.port))
+        active, standby = self._tasks_of(told.active_partitions), self._tasks_of(told.standby_partitions)
+        return MemberTasks(endpoint=endpoint, active=active, standby=standby)
+
+    def _tasks_of(self, topics: Iterable[Any]) -> tuple[TaskId, ...]:
+        known = (each for each in topics if each.topic in self._plan.topics)
+        read = (TopicPartition(each.topic, number) for each in known for number in each.partitions)
+        return tuple(sorted(set(map(self._plan.task_of, read))))
+
     @staticmethod
     def _now_s() -> float:
         return asyncio.get_running_loop().time()
+
+
+def _endpoint(host: MemberTasks) -> str:
+    return host.endpoint
 
 
 def check_supported(client: KafkaClient) -> None:

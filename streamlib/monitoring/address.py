@@ -19,8 +19,8 @@ class Address(NamedTuple):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def parse_address(text: str) -> Address:
-    """`HOST:PORT`, `:PORT` or `PORT`; without a host only this machine is let in.
+def parse_address(text: str, what: str = "metrics") -> Address:
+    """`HOST:PORT`, `:PORT` or `PORT`; without a host only this machine is let in. Errors say for `what` it is.
 
     Raises:
         ConfigError: it is neither.
@@ -30,11 +30,11 @@ def parse_address(text: str) -> Address:
     """
     host, _, port = text.strip().rpartition(":")
     if not port.isdecimal() or not 0 <= int(port) <= 65_535:
-        raise ConfigError(f"{text!r} is no address for metrics: give HOST:PORT, or a port, such as 9464")
+        raise ConfigError(f"{text!r} is no address for {what}: give HOST:PORT, or a port, such as 9464")
     return Address(host.strip("[]") or LOCALHOST, int(port))
 
 
-def address_of_worker(address: Address, number: int) -> Address:
+def address_of_worker(address: Address, number: int, what: str = "metrics") -> Address:
     """That of worker `number`, from 0 on: each process has a port of its own, one after the other.
 
     Raises:
@@ -43,5 +43,5 @@ def address_of_worker(address: Address, number: int) -> Address:
     if address.port == 0:
         return address
     if address.port + number > 65_535:
-        raise ConfigError(f"there is no port {address.port + number} for the metrics of worker {number + 1}")
+        raise ConfigError(f"there is no port {address.port + number} for {what} of worker {number + 1}")
     return Address(address.host, address.port + number)

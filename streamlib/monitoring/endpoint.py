@@ -18,19 +18,11 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
-import msgspec
-
-from streamlib.errors import ConfigError, ExtraMissingError
+from streamlib.errors import ConfigError
 from streamlib.metrics import Health, HealthStatus
 from streamlib.monitoring.address import Address, parse_address
-from streamlib.monitoring.observed import Observed
-from streamlib.monitoring.prometheus import PrometheusCollector
-
-try:
-    from prometheus_client import CollectorRegistry
-    from prometheus_client.exposition import choose_encoder
-except ImportError as error:
-    raise ExtraMissingError(__name__, "prometheus") from error
+from streamlib.monitoring.observed import Observed, as_json
+from streamlib.monitoring.prometheus import Exposition
 
 log = logging.getLogger(__name__)
 
@@ -55,8 +47,7 @@ class MetricsEndpoint:
 
     def __init__(self, app: Observed, address: str | Address) -> None:
         wanted = parse_address(address) if isinstance(address, str) else address
-        self._registry = CollectorRegistry()
-        self._registry.register(PrometheusCollector(app))
+        self._exposition = Exposition(app)
         self._app = app
         endpoint = self
 
@@ -90,8 +81,7 @@ class MetricsEndpoint:
 
     def metrics(self, accept: str) -> tuple[bytes, str]:
         """The metrics, and their content type, in the format that is accepted."""
-        encode, content_type = choose_encoder(accept)
-        return encode(self._registry), content_type
+        return self._exposition.encode(accept)
 
     def health(self) -> Health:
         """How the application is."""
@@ -138,9 +128,8 @@ class _Handler(BaseHTTPRequestHandler):
         """One is asked every few seconds; that is not worth a line."""
 
     def _tell(self, health: Health, well: bool) -> None:
-        told = {"status": health.status.name.lower(), "ready": health.ready, "reasons": health.reasons}
         status = HTTPStatus.OK if well else HTTPStatus.SERVICE_UNAVAILABLE
-        self._answer(status, msgspec.json.encode(told) + b"\n", "application/json")
+        self._answer(status, as_json(health), "application/json")
 
     def _answer(self, status: HTTPStatus, body: bytes, content_type: str) -> None:
         self.send_response(status)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import msgspec
+
 from streamlib.metrics import Health, Metrics
 
 
@@ -12,3 +14,14 @@ class Observed(Protocol):
 
     def metrics(self) -> Metrics: ...
     def health(self) -> Health: ...
+
+
+def as_json(health: Health) -> bytes:
+    """What those are told who ask for health.
+
+    >>> from streamlib.metrics import HealthStatus
+    >>> as_json(Health(HealthStatus.OK, True))
+    b'{"status":"ok","ready":true,"reasons":[]}\\n'
+    """
+    told = {"status": health.status.name.lower(), "ready": health.ready, "reasons": health.reasons}
+    return msgspec.json.encode(told) + b"\n"

@@ -12,7 +12,9 @@ from streamlib.metrics import GROUPS, Group, Metric, Sample, catalogue
 from streamlib.monitoring.observed import Observed
 
 try:
+    from prometheus_client import CollectorRegistry
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+    from prometheus_client.exposition import choose_encoder
     from prometheus_client.metrics_core import Metric as Family
     from prometheus_client.registry import Collector
 except ImportError as error:
@@ -48,6 +50,19 @@ class PrometheusCollector(Collector):
     def describe(self) -> list[Family]:
         """Nothing: to be registered must not take a snapshot."""
         return []
+
+
+class Exposition:
+    """The metrics of one application as text, for whoever serves `/metrics`."""
+
+    def __init__(self, app: Observed) -> None:
+        self._registry = CollectorRegistry()
+        self._registry.register(PrometheusCollector(app))
+
+    def encode(self, accept: str) -> tuple[bytes, str]:
+        """The metrics, and their content type, in the format that an Accept header asks for."""
+        encode, content_type = choose_encoder(accept)
+        return encode(self._registry), content_type
 
 
 def exported_name(name: str, metric: Metric) -> str:

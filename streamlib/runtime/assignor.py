@@ -16,7 +16,7 @@ from streamlib.engine.assignment import Decision, Member, Policy, assign
 from streamlib.engine.plan import Plan
 from streamlib.errors import KafkaError
 from streamlib.records import TaskId, TopicPartition
-from streamlib.runtime.ports import Admin, Assignment, MemberSubscription, Subscription
+from streamlib.runtime.ports import Admin, Assignment, MemberSubscription, MemberTasks, Subscription
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +42,8 @@ class UserData(msgspec.Struct, frozen=True, omit_defaults=True):
     leaving: bool = False
     followed: list[TaskId] = []
     warmed_up: list[TaskId] = []
+    worker: str = ""
+    endpoint: str = ""
 
 
 class Instructions(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -58,6 +60,7 @@ class Instructions(msgspec.Struct, frozen=True, omit_defaults=True):
         members: everybody in the group.
         tasks: how many there are.
         moving: how many of them get another owner.
+        hosts: who runs what, and where to ask for it. Only if some member says where.
     """
 
     join_again: bool = False
@@ -67,14 +70,20 @@ class Instructions(msgspec.Struct, frozen=True, omit_defaults=True):
     members: list[str] = []
     tasks: int = 0
     moving: int = 0
+    hosts: list[MemberTasks] = []
 
 
 class Place(msgspec.Struct, frozen=True):
-    """Where a worker runs: which state directory, which machine, and what else tells places apart."""
+    """Where a worker runs: which state directory, which machine, and what else tells places apart.
+
+    `endpoint` is where others reach its HTTP server, `worker` what it is called there; said only if there is one.
+    """
 
     process: str = ""
     host: str = ""
     tags: Mapping[str, str] = {}
+    endpoint: str = ""
+    worker: str = ""
 
 
 class Stored(Protocol):
@@ -104,6 +113,8 @@ def introduction(plan: Plan, place: Place, stored: Stored) -> Callable[[bool], b
                 leaving=leaving,
                 followed=sorted(stored.standby_ids),
                 warmed_up=sorted(stored.warmed_up),
+                worker=place.worker if place.endpoint else "",
+                endpoint=place.endpoint,
             )
         )
 
@@ -119,15 +130,17 @@ class Assignor:
         self._policy = policy
 
     async def __call__(self, subscriptions: Sequence[MemberSubscription]) -> Mapping[str, Assignment]:
-        members = [self._member(each.member_id, each.subscription) for each in subscriptions]
+        said = {each.member_id: _decode(each.member_id, each.subscription.user_data) for each in subscriptions}
+        members = [self._member(each.member_id, each.subscription, said[each.member_id]) for each in subscriptions]
         ends = await self._ends(members)
         decision = assign(self._plan.tasks, ends, members, self._policy)
         for warning in decision.warnings:
             log.warning("%s", warning)
         names = sorted(each.instance_id or each.member_id for each in subscriptions)
-        return {member.member_id: self._assignment(member, decision, names) for member in members}
+        hosts = _hosts(subscriptions, said, decision)
+        return {member.member_id: self._assignment(member, decision, names, hosts) for member in members}
 
-    def _assignment(self, member: Member, decision: Decision, names: list[str]) -> Assignment:
+    def _assignment(self, member: Member, decision: Decision, names: list[str], hosts: list[MemberTasks]) -> Assignment:
         share = decision.shares[member.member_id]
         partitions = tuple(p for task in sorted(share.active) for p in self._plan.inputs(task))
         instructions = Instructions(
@@ -138,6 +151,7 @@ class Assignor:
             members=names,
             tasks=len(self._plan.tasks),
             moving=len(decision.withheld),
+            hosts=hosts,
         )
         return Assignment(partitions, msgspec.json.encode(instructions))
 
@@ -156,8 +170,7 @@ class Assignor:
             log.warning("tasks are assigned without knowing how far stores are behind: %s", error)
         return unknown
 
-    def _member(self, member_id: str, subscription: Subscription) -> Member:
-        said = _decode(member_id, subscription.user_data)
+    def _member(self, member_id: str, subscription: Subscription, said: UserData) -> Member:
         if said.fingerprint and said.fingerprint != self._plan.fingerprint:
             log.warning("member %s runs a different topology than the leader of the group", member_id)
         known = frozenset(self._plan.tasks)
@@ -180,6 +193,25 @@ class Assignor:
         """A member that claims any input of a task may be working on it."""
         plan = self._plan
         return frozenset(plan.task_of(p) for p in owned if p.topic in plan.topics) & frozenset(plan.tasks)
+
+
+def _hosts(
+    subscriptions: Sequence[MemberSubscription], said: Mapping[str, UserData], decision: Decision
+) -> list[MemberTasks]:
+    """Who runs what from now on; nothing if nobody can be asked for it."""
+    if not any(each.endpoint for each in said.values()):
+        return []
+    return [
+        MemberTasks(
+            each.instance_id or each.member_id,
+            said[each.member_id].worker,
+            said[each.member_id].endpoint,
+            tuple(sorted(share.active)),
+            tuple(sorted(share.standby | share.warmup)),
+        )
+        for each in sorted(subscriptions, key=lambda each: each.instance_id or each.member_id)
+        for share in (decision.shares[each.member_id],)
+    ]
 
 
 def instructions_of(assignment: Assignment) -> Instructions:

@@ -14,6 +14,7 @@ from streamlib.records import TopicPartition
 from streamlib.runtime.complaints import Complaints
 from streamlib.runtime.failures import Action, decide
 from streamlib.runtime.ports import Admin, Clock, Fetcher
+from streamlib.state.backend import Backend
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,8 @@ class GlobalStores:
         self._admin = admin
         self._clock = clock
         self._positions: dict[TopicPartition, int] = {}
+        self._ends: dict[TopicPartition, int] = {}  # where the topics ended when it began to fill the stores
+        self.filled = False  # whether the stores have been at these ends
         self._complaints = Complaints(log)
 
     async def bootstrap(self, wanted: Callable[[], bool]) -> None:
@@ -43,7 +46,7 @@ class GlobalStores:
         Raises:
             SerializationError, ProcessingError: a record could not be read or processed.
         """
-        ends = await self._admin.list_offsets(self._state.partitions, "latest_stable")
+        self._ends = ends = await self._admin.list_offsets(self._state.partitions, "latest_stable")
         await self._begin(ends)
         logged_ms = self._clock.monotonic_ms()
         while wanted() and (missing := self._missing(ends)):
@@ -54,6 +57,7 @@ class GlobalStores:
             if self._clock.monotonic_ms() - logged_ms > LOG_INTERVAL_MS:
                 logged_ms = self._clock.monotonic_ms()
                 log.info("global stores: about %d records to go", missing)
+        self._note_filled()
 
     async def run(self) -> None:
         """Apply what arrives, for ever."""
@@ -63,7 +67,13 @@ class GlobalStores:
             except KafkaError as error:
                 await self._go_on_after(error)
             self._apply()
+            self._note_filled()
             await anyio.lowlevel.checkpoint()
+
+    @property
+    def backend(self) -> Backend:
+        """The bytes of the stores."""
+        return self._state.backend
 
     def close(self) -> None:
         """Close the stores."""
@@ -75,6 +85,8 @@ class GlobalStores:
             raise error
         if error.code == ErrorCode.OFFSET_OUT_OF_RANGE:
             log.warning("global stores are built anew: %s", error)
+            self.filled = False
+            self._ends = await self._admin.list_offsets(self._state.partitions, "latest_stable")
             await self._begin({})
             return
         self._complaints.warn(error.code, self._clock.monotonic_ms(), "global stores wait: %s", error)
@@ -96,6 +108,9 @@ class GlobalStores:
         for batch in self._fetcher.take(TAKE_BYTES):
             self._state.apply(batch)
             self._positions[batch.partition] = batch.next_offset
+
+    def _note_filled(self) -> None:
+        self.filled = self.filled or not self._missing(self._ends)
 
     def _missing(self, ends: dict[TopicPartition, int]) -> int:
         return sum(max(end - self._positions[p], 0) for p, end in ends.items())

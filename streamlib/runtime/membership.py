@@ -22,6 +22,7 @@ The cooperative protocol is KIP-429; stale claims are KIP-792; static members ar
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from enum import Enum
 from typing import TypeAlias
@@ -33,7 +34,7 @@ from streamlib.errors import ErrorCode, KafkaError
 from streamlib.records import GroupMetadata, TopicPartition
 from streamlib.runtime.assignor import Instructions, instructions_of
 from streamlib.runtime.complaints import Complaints
-from streamlib.runtime.ports import Assignment, Beat, Clock, Group, MemberSubscription, Subscription
+from streamlib.runtime.ports import Assignment, Beat, Clock, Group, MemberSubscription, MemberTasks, Subscription
 from streamlib.runtime.wakeup import Wakeup
 
 log = logging.getLogger(__name__)
@@ -120,6 +121,7 @@ class MembershipSettings(msgspec.Struct, frozen=True, kw_only=True):
     topics: tuple[str, ...]
     instance_id: str | None = None
     heartbeat_interval_ms: int = 1000
+    session_timeout_ms: int = 10_000
 
 
 class Membership:
@@ -160,11 +162,18 @@ class Membership:
         self.last_rebalance: Rebalance | None = None
         self.rebalance_ms = 0.0  # all of them together
         self.heard = 0  # answers of the coordinator
+        self._heard_ms = -math.inf  # when something was said that the coordinator has answered
+        self.hosts: tuple[MemberTasks, ...] = ()  # who runs what, as told last
 
     @property
     def has_event(self) -> bool:
         """Whether the worker has still to act on something."""
         return self._event is not None
+
+    @property
+    def name(self) -> str:
+        """What the others call this member; empty before it has joined."""
+        return self._settings.instance_id or self._member_id
 
     @property
     def alone(self) -> bool:
@@ -181,6 +190,30 @@ class Membership:
     def settled(self) -> bool:
         """Whether the generation is known to be current: no join or sync is under way and nothing was lost."""
         return self.state is State.STABLE and not self._rejoin and not self._lost
+
+    @property
+    def vouches(self) -> bool:
+        """Whether nobody else can have been given what this member holds. Any thread may ask.
+
+        The coordinator gives it to others a session after it has heard of this member last, at the earliest. If it
+        cannot be reached nobody here can tell, so this ends by itself; in a join, too, that takes longer than that.
+        """
+        if self._lost or self.state in (State.UNJOINED, State.LEFT):
+            return False
+        return self.now_ms - self._heard_ms <= self._settings.session_timeout_ms
+
+    @property
+    def now_ms(self) -> float:
+        """On the scale of `heard_at`."""
+        return self._clock.monotonic_ms()
+
+    def heard_at(self, said_ms: float) -> None:
+        """The coordinator has answered what was said then. Another thread may call it, while the loop is held."""
+        self._heard_ms = max(self._heard_ms, said_ms)
+
+    def disown(self) -> None:
+        """Somebody is about to leave the group for this member. Another thread may call it, while the loop is held."""
+        self._heard_ms = -math.inf
 
     @property
     def beat(self) -> Beat | None:
@@ -238,6 +271,7 @@ class Membership:
     def lose(self, reason: str) -> None:
         """The group refused a commit as not ours: everything held is void."""
         log.warning("lost the membership in %s: %s", self._settings.group_id, reason)
+        self._heard_ms = -math.inf
         self._generation = self._joined_generation = -1
         self.state = State.UNJOINED
         self._rejoin = True
@@ -303,6 +337,7 @@ class Membership:
             return
         self._generation = self._joined_generation = result.generation
         self.state = State.SYNCING
+        self.heard_at(self.now_ms)
         self._tell()
         decided = await self._decide(result.members) if result.leads else {}
         assignment = await self._group.sync(result.generation, result.member_id, decided)
@@ -328,6 +363,7 @@ class Membership:
             took_ms,
         )
         self._members = members
+        self.hosts = tuple(instructions.hosts)
         self.rebalance_ms += took_ms
         self.heard += 1
         follow_up_ms = FOLLOW_UP_MS if instructions.follow_up else 0
@@ -353,7 +389,11 @@ class Membership:
     async def _heartbeat(self) -> None:
         if self._rejoin or self._lost or self.state is not State.STABLE:
             return
-        await self._group.heartbeat(self._generation, self._member_id)
+        said_ms = self.now_ms
+        hosts = await self._group.heartbeat(self._generation, self._member_id)
+        if hosts is not None:
+            self.hosts = hosts
+        self.heard_at(said_ms)
         self.heard += 1
 
     def _refused(self, error: KafkaError) -> None:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from streamlib.engine.task import Task
 from streamlib.records import OutRecord, TaskId, TopicPartition
+from streamlib.runtime.sampling import Sampling
 from streamlib.runtime.transaction import Committer, Work
 
 HISTORY = 30
@@ -155,6 +156,7 @@ class Meter:
         self._first_ms: float | None = None  # when the first record was processed that no commit has begun with
         self.commits_failed = 0
         self.aborted = 0
+        self.sampling: Sampling | None = None
 
     def polled(self, since_ms: float) -> None:
         """Fetched batches were taken over."""
@@ -177,6 +179,8 @@ class Meter:
         timestamp = task.record_timestamp
         if timestamp is not None:
             meter.e2e.record(now_ms - timestamp)
+        if self.sampling is not None:
+            self.sampling.processed(task.record_in_process, records)
 
     def finished(self, since_ms: float) -> None:
         """What comes after calls of async functions was done."""
@@ -266,6 +270,8 @@ class MeteredCommitter:
 
     def send(self, outputs: Mapping[TopicPartition, Sequence[OutRecord]]) -> None:
         self._note_open()
+        if self._meter.sampling is not None:
+            self._meter.sampling.sent(outputs)
         self._committer.send(outputs)
 
     async def wait_for_room(self) -> None:

@@ -34,6 +34,17 @@ class MeteredBackend:
         self._of(store).range.record(0)
         return self._backend.scan(store, start, end, reverse=reverse)
 
+    def peek(self, store: str, key: bytes) -> bytes | None:
+        return self._backend.peek(store, key)
+
+    def page(
+        self, store: str, start: bytes | None, end: bytes | None, limit: int, *, reverse: bool = False
+    ) -> list[tuple[bytes, bytes]]:
+        return self._backend.page(store, start, end, limit, reverse=reverse)
+
+    def estimate(self, store: str) -> int:
+        return self._backend.estimate(store)
+
     def write(self, changes: Mapping[str, Mapping[bytes, bytes | None]], positions: Mapping[str, int]) -> None:
         began_ms = self._now_ms()
         self._backend.write(changes, positions)

@@ -32,10 +32,12 @@ from streamlib.metrics import (
     WorkerMetrics,
 )
 from streamlib.records import TaskId
+from streamlib.runtime.album import Album
 from streamlib.runtime.meter import HISTORY, Meter, StoreMeter
 from streamlib.runtime.restoration import Restoration
 from streamlib.runtime.watchdog import Finding, Watchdog
 from streamlib.runtime.worker import Observation, Worker
+from streamlib.snapshots.worker import WorkerSnapshot
 
 log = logging.getLogger(__name__)
 
@@ -50,18 +52,21 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     running: bool
     findings: tuple[Finding, ...]
     worker: WorkerMetrics
-    tasks: dict[str, TaskMetrics]
-    restoring: dict[tuple[str, str], RestoringMetrics]
-    partitions: dict[tuple[str, str, str], PartitionMetrics]
-    nodes: dict[tuple[str, str], NodeMetrics]
-    stores: dict[tuple[str, str], StoreMetrics]
-    caches: dict[tuple[str, str], CacheMetrics]
+    tasks: dict[str, TaskMetrics] = {}
+    restoring: dict[tuple[str, str], RestoringMetrics] = {}
+    partitions: dict[tuple[str, str, str], PartitionMetrics] = {}
+    nodes: dict[tuple[str, str], NodeMetrics] = {}
+    stores: dict[tuple[str, str], StoreMetrics] = {}
+    caches: dict[tuple[str, str], CacheMetrics] = {}
+    snapshot: WorkerSnapshot | None = None
 
 
 class Monitor:
-    """Watches one worker in the worker's event loop, from `start` to `stop`."""
+    """Watches one worker in the worker's event loop, from `start` to `stop`. With an album it keeps what the console
+    shows."""
 
-    def __init__(self, worker: Worker, config: StreamsConfig) -> None:
+    def __init__(self, worker: Worker, config: StreamsConfig, album: Album | None = None) -> None:
+        self._album = album
         self._worker = worker
         self._elapsed_ms = worker.meter.elapsed_ms
         self._debug = config.metrics_recording_level == "DEBUG"
@@ -79,15 +84,20 @@ class Monitor:
         """Begin to look. The event loop has to run."""
         self._loop = asyncio.get_running_loop()
         self._thread_id = threading.get_ident()
+        if self._album is not None:
+            self._album.sampling.start(lambda: self._worker.at_work().node)
         self._tick()
 
     def stop(self) -> None:
-        """Look no more; what was seen last stays, but that it runs."""
+        """Look no more. Counts of the worker stay as they were seen last; tasks, and what they have, are gone."""
         if self._timer is not None:
             self._timer.cancel()
         self._loop = None
+        if self._album is not None:
+            self._album.sampling.stop()
         if self._last is not None:
-            self._last = msgspec.structs.replace(self._last, running=False)
+            worker = msgspec.structs.replace(self._last.worker, tasks=0)
+            self._last = Seen(running=False, findings=self._last.findings, worker=worker)
 
     def read(self) -> Seen:
         """The worker as it is now, or as it was when its loop turned last."""
@@ -137,8 +147,11 @@ class Monitor:
         meter.look(seen.tasks)
         self._watchdog.look(seen, now_ms)
         self._lags.append([max(seen.ends[p] - mark, 0) for p, mark in seen.low_water.items() if p in seen.ends])
-        if seen.status.rebalances != self._rebalances:
+        rebalanced = seen.status.rebalances != self._rebalances
+        if rebalanced:
             self._rebalances, self._rebalanced_ms = seen.status.rebalances, now_ms
+        if self._album is not None:
+            self._album.look(seen, meter.commit.average, seen.status.last_rebalance if rebalanced else None)
         self._last = self._put_together(seen)
 
     def _take_counts(self, seen: Observation) -> None:
@@ -161,20 +174,23 @@ class Monitor:
         return self._last
 
     def _put_together(self, seen: Observation) -> Seen:
+        worker, partitions, nodes = self._of_worker(seen), self._of_partitions(seen), _of_nodes(seen.meter)
+        tasks = {str(task_id): self._of_task(task_id, seen) for task_id in sorted(seen.tasks)}
         return Seen(
             running=seen.running,
             findings=tuple(self._watchdog.findings),
-            worker=self._of_worker(seen),
-            tasks={str(task_id): self._of_task(task_id, seen) for task_id in sorted(seen.tasks)},
+            worker=worker,
+            tasks=tasks,
             restoring={(str(each.id), str(each.endless).lower()): _of_restoration(each) for each in seen.restorations},
-            partitions=self._of_partitions(seen),
-            nodes=_of_nodes(seen.meter),
+            partitions=partitions,
+            nodes=nodes,
             stores={
                 (str(task_id), store): _of_store(meter, seen.meter.elapsed_ms())
                 for task_id, stores in seen.meter.stores.items()
                 for store, meter in stores.items()
             },
             caches=_of_caches(seen),
+            snapshot=None if self._album is None else self._album.picture(seen, (worker, tasks, partitions, nodes)),
         )
 
     def _of_worker(self, seen: Observation) -> WorkerMetrics:

@@ -49,6 +49,24 @@ class Subscription(msgspec.Struct, frozen=True):
     user_data: bytes = b""
 
 
+class MemberTasks(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What one member of the group runs and follows, and where its HTTP server is.
+
+    Args:
+        member: its name in the group; empty where the brokers assign, who tell endpoints alone (KIP-1071).
+        worker: its worker id; empty if it does not say.
+        endpoint: `HOST:PORT` (`application_server`); empty if it has none, or is of a release that knew none.
+        active: the tasks that are assigned to it. It may still be restoring them.
+        standby: those it has copies of, warm-ups among them.
+    """
+
+    member: str = ""
+    worker: str = ""
+    endpoint: str = ""
+    active: tuple[TaskId, ...] = ()
+    standby: tuple[TaskId, ...] = ()
+
+
 class Assignment(msgspec.Struct, frozen=True):
     """What the leader tells a member: the partitions it owns from now on."""
 
@@ -97,8 +115,9 @@ class Group(Protocol):
         """Hand in what the leader decided (others hand in nothing) and receive the own assignment."""
         ...
 
-    async def heartbeat(self, generation: int, member_id: str) -> None:
-        """Say that the member is alive."""
+    async def heartbeat(self, generation: int, member_id: str) -> tuple[MemberTasks, ...] | None:
+        """Say that the member is alive. Returns who runs what, if the group tells of that with heartbeats, and it has
+        changed."""
         ...
 
     async def leave(self, member_id: str) -> None:
@@ -142,6 +161,10 @@ class LoopWatch(Protocol):
 
     def look(self, awake_ms: float) -> Beat | Leave | None:
         """What there is to say; None almost always. `awake_ms`: since the last look, as far as the process ran."""
+        ...
+
+    def answered(self) -> None:
+        """The group has taken the beat that there was to say."""
         ...
 
 

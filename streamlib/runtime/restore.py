@@ -92,6 +92,10 @@ class Restorer:
         """Those under way, and those of standbys with the ends of their changelogs as last heard of."""
         return [*self.under_way, *self._followed()]
 
+    def find(self, task_id: TaskId) -> Restoration | None:
+        """How far a task is that is restored or followed. Any thread may ask."""
+        return self._under_way.get(task_id)
+
     def give_way(self, tasks_run: bool) -> None:
         """Whether there are tasks that want the event loop, too."""
         self._bite_ms = BITE_BESIDE_RUNNING_MS if tasks_run else BITE_MS

@@ -77,6 +77,7 @@ class SlowFunctions:
         self._turns_seen = -1
         self._held_ms = 0.0
         self._beaten_at_ms = 0.0  # on the scale of `_held_ms`
+        self._said_ms = 0.0  # when the stand-in was told to beat, by the membership's clock
         self._warned = False
         self._times: Counter[tuple[TopicPartition, int]] = Counter()
         self.given_up: GivenUp | None = None
@@ -124,7 +125,15 @@ class SlowFunctions:
             return Leave(beat.member_id)
         if self._held_ms >= self._limit_ms / 2 and not self._warned:
             self._warn()
-        return beat if self._beat_due() else None
+        if not self._beat_due():
+            return None
+        self._said_ms = self._membership.now_ms
+        return beat
+
+    def answered(self) -> None:
+        """The beat was taken, so that nobody else is given what this worker holds."""
+        if self.given_up is None:
+            self._membership.heard_at(self._said_ms)
 
     def _beat_due(self) -> bool:
         if self._held_ms < MISSED_BEATS * self._beat_ms or self._held_ms - self._beaten_at_ms < self._beat_ms:
@@ -141,6 +150,7 @@ class SlowFunctions:
 
     def _give_up(self) -> None:
         at_work = self.at_work()
+        self._membership.disown()
         self.given_up = GivenUp(at_work, self._held_ms, self._count(at_work))
         log.error(
             "%s, longer than max_poll_interval_ms (%d): this worker leaves the group, and others take its tasks over; "

@@ -94,6 +94,10 @@ class TaskSet:
         """All tasks this worker owns, in whatever state."""
         return frozenset((*self._locked_since_ms, *self._opening, *self.running))
 
+    def find(self, task_id: TaskId) -> Task | None:
+        """A task whose stores are open here, in whatever state. Any thread may ask."""
+        return self.running.get(task_id) or self._opening.get(task_id) or self._standbys.get(task_id)
+
     @property
     def standbys(self) -> list[Task]:
         """Those whose stores are open."""

@@ -22,12 +22,14 @@ from streamlib.records import TaskId
 from streamlib.restore_listener import RestoreListener
 from streamlib.runtime.assignor import Assignor, Place, introduction
 from streamlib.runtime.global_stores import GlobalStores
+from streamlib.runtime.local_stores import LocalStores
 from streamlib.runtime.membership import Membership, MembershipSettings
 from streamlib.runtime.meter import Meter
 from streamlib.runtime.metered_backend import MeteredBackend
 from streamlib.runtime.ports import Admin, Clock, Fetcher, Group, Producer, StandIn, StateDirectory, TopicSpec
 from streamlib.runtime.purge import Purger
 from streamlib.runtime.restore import Restorer
+from streamlib.runtime.shared_backend import SharedBackend
 from streamlib.runtime.slow_functions import SlowFunctions
 from streamlib.runtime.tasks import TaskFactory, TaskPorts, TaskSet
 from streamlib.runtime.topic_watch import TopicWatch
@@ -113,7 +115,7 @@ def build_worker(
 ) -> Worker:
     """Wire one worker; `host` names the machine it runs on. A `stand_in` beats while functions hold its event loop."""
     wakeup = Wakeup()
-    place = Place(directory.process, host, _tags(config))
+    place = Place(directory.process, host, _tags(config), config.application_server or "", directory.identity)
     group = build_group(plan, config, adapters, place, directory.identity)
     admin, fetcher = adapters.admin(), adapters.fetcher()
     settings = MembershipSettings(
@@ -121,6 +123,7 @@ def build_worker(
         topics=tuple(sorted(plan.topics)),
         instance_id=config.group_instance_id,
         heartbeat_interval_ms=config.heartbeat_interval_ms,
+        session_timeout_ms=config.session_timeout_ms,
     )
     restorer = Restorer(adapters.fetcher(), admin, clock, wakeup, restore_listener)
     ports = TaskPorts(group, admin, fetcher, directory, clock)
@@ -140,6 +143,7 @@ def build_worker(
         group, clock, settings, Assignor(plan, admin, policy), introduction(plan, place, tasks), wakeup
     )
     committer = build_committer(config, adapters, directory.identity, group, membership)
+    local = LocalStores(plan, place, membership, tasks, restorer, global_stores)
     return Worker(
         WorkerParts(
             plan=plan,
@@ -158,6 +162,7 @@ def build_worker(
             services=services,
             global_stores=global_stores,
             meter=meter,
+            local=local,
         )
     )
 
@@ -170,7 +175,7 @@ def open_global_state(plan: Plan, config: StreamsConfig, directory: StateDirecto
     """This worker's global stores; None if the topology has none."""
     if not plan.global_stores:
         return None
-    backend = directory.open_global(plan.global_stores)
+    backend = SharedBackend(directory.open_global(plan.global_stores), "this worker's copy")
     return GlobalState(plan, backend, now_ms=clock.now_ms, policies=config.error_policies)
 
 
@@ -224,7 +229,7 @@ def task_factory(
         return Task(
             plan,
             task_id,
-            backend,
+            SharedBackend(backend, f"task {task_id}"),
             now_ms=clock.now_ms,
             max_task_idle_ms=config.max_task_idle_ms,
             max_value_bytes=config.max_row_bytes,

@@ -43,6 +43,7 @@ from streamlib.runtime.commits import Commits
 from streamlib.runtime.complaints import Complaints
 from streamlib.runtime.failures import Action, decide
 from streamlib.runtime.global_stores import GlobalStores
+from streamlib.runtime.local_stores import LocalStores
 from streamlib.runtime.membership import Assigned, Lost, Membership, Rebalance
 from streamlib.runtime.meter import Meter, MeteredCommitter
 from streamlib.runtime.ports import Admin, Clock, Fetcher
@@ -81,7 +82,8 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     `standbys` and `restoring` say for each task how many changelog offsets it is behind. `calls_in_flight` are calls of
     functions that are awaited, and records that are to be tried again; `commits_held` the commits that had to wait for
     such; `services` are those that functions call, by name. `dropped` counts records that the tasks it has now left
-    out, since these began: without a key or a time where they need one, late, or skipped after an error.
+    out, since these began: without a key or a time where they need one, late, or skipped after an error. `paused`:
+    nothing is processed until somebody says so.
     """
 
     tasks: tuple[str, ...]
@@ -99,6 +101,7 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     commits_held: int = 0
     services: dict[str, ServiceStatus] = {}
     dropped: int = 0
+    paused: bool = False
 
 
 class Observation(msgspec.Struct, frozen=True):
@@ -156,6 +159,7 @@ class WorkerParts(msgspec.Struct, frozen=True):
     wakeup: Wakeup
     slow_functions: SlowFunctions
     services: Services
+    local: LocalStores
     global_stores: GlobalStores | None = None
     meter: Meter = msgspec.field(default_factory=Meter)
 
@@ -171,6 +175,7 @@ class Worker:
         self._fetcher = parts.fetcher
         self._membership = parts.membership
         self.meter = parts.meter
+        self.local = parts.local
         self._committer = MeteredCommitter(parts.committer, parts.meter)
         self._restorer = parts.restorer
         self._tasks = parts.tasks
@@ -183,6 +188,7 @@ class Worker:
         self._services = parts.services
         self._calls = CallsUnderWay(parts.wakeup, parts.config.transaction_timeout_ms / 2)
         self._holding = False  # a commit waits for calls, and tasks that may make it wait longer are not fed
+        self._paused = False  # no task is fed
         self._room = Wakeup()  # set when the loop has taken what the fetcher had
         self._children: anyio.abc.TaskGroup | None = None
         self._failure: StreamsError | None = None
@@ -236,6 +242,7 @@ class Worker:
             commits_held=self._counts["commits_held"],
             services=self._services.status,
             dropped=sum(task.dropped for task in self._tasks.running.values()),
+            paused=self._paused,
         )
 
     def observe(self) -> Observation:
@@ -253,15 +260,30 @@ class Worker:
             committed={p: mark for task in running.values() for p, mark in task.committed_marks().items()},
             ends=self._fetcher.end_offsets(),
             unstable=self._fetcher.unstable(),
-            resting=self._calls.resting.union(*(task.resting for task in running.values())),
+            resting=self._resting(),
             open_transaction_ms=self._committer.open_ms,
             oldest_call=self._calls.oldest,
             meter=self.meter,
         )
 
+    def _resting(self) -> Collection[TopicPartition]:
+        running = self._tasks.running.values()
+        if self._paused:
+            return {partition for task in running for partition in task.inputs}
+        return self._calls.resting.union(*(task.resting for task in running))
+
     def at_work(self) -> AtWork:
         """What the loop is busy with. Any thread may ask."""
         return self._slow_functions.at_work()
+
+    def pause(self) -> None:
+        """Process nothing more and call no punctuators, until `resume`; what is begun is ended and committed."""
+        self._paused = True
+
+    def resume(self) -> None:
+        """Go on after `pause`."""
+        self._paused = False
+        self._wakeup.set()
 
     def stop(self, *, leave: bool | None = None) -> None:
         """Hand over, commit, close, leave: without a commit if that is not to be had soon.
@@ -578,6 +600,8 @@ class Worker:
 
     def _fed(self) -> Iterable[Task]:
         """Tasks that may take records."""
+        if self._paused:
+            return ()
         running = self._tasks.running.values()
         return (task for task in running if not task.may_hold_commit) if self._holding else running
 

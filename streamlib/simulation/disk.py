@@ -67,6 +67,17 @@ class FolderBackend:
     ) -> Iterator[tuple[bytes, bytes]]:
         return self._folder.content.scan(store, start, end, reverse=reverse)
 
+    def peek(self, store: str, key: bytes) -> bytes | None:
+        return self._folder.content.peek(store, key)
+
+    def page(
+        self, store: str, start: bytes | None, end: bytes | None, limit: int, *, reverse: bool = False
+    ) -> list[tuple[bytes, bytes]]:
+        return self._folder.content.page(store, start, end, limit, reverse=reverse)
+
+    def estimate(self, store: str) -> int:
+        return self._folder.content.estimate(store)
+
     def write(self, changes: Mapping[str, Mapping[bytes, bytes | None]], positions: Mapping[str, int]) -> None:
         assert self._open, "write to a closed backend"
         self._folder.write(changes, positions)

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
+PAGE_BYTES = 1 << 20
+"""So much is read at once of what is looked at from outside; a larger row comes alone."""
 
-class Backend(Protocol):
-    """The bytes of all stores of one task.
 
-    Guarantees: `write` is atomic over all stores and positions, so that a store's content always corresponds to
-    its position; nothing uncommitted is ever written. Keys are ordered as unsigned bytes.
-    """
+def up_to_a_page(rows: Iterable[tuple[bytes, bytes]], limit: int) -> list[tuple[bytes, bytes]]:
+    """The first of the rows, up to so many, and about `PAGE_BYTES`; at least one if there is one."""
+    page: list[tuple[bytes, bytes]] = []
+    size_bytes = 0
+    for row in rows:
+        page.append(row)
+        size_bytes += len(row[0]) + len(row[1])
+        if len(page) >= limit or size_bytes >= PAGE_BYTES:
+            break
+    return page
+
+
+class Committed(Protocol):
+    """What can be read of it."""
 
     def get(self, store: str, key: bytes) -> bytes | None:
         """The value of `key`, or None."""
@@ -25,6 +36,31 @@ class Backend(Protocol):
         self, store: str, start: bytes | None, end: bytes | None, *, reverse: bool = False
     ) -> Iterator[tuple[bytes, bytes]]:
         """Rows with `start <= key < end` in key order (reverse: from the end); None is an open bound."""
+        ...
+
+
+class Backend(Committed, Protocol):
+    """The bytes of all stores of one task.
+
+    Guarantees: `write` is atomic over all stores and positions, so that a store's content always corresponds to
+    its position; nothing uncommitted is ever written. Keys are ordered as unsigned bytes.
+
+    `peek`, `page` and `estimate` are for who looks in from outside, in a thread of its own: nobody writes or closes
+    meanwhile (`runtime/shared_backend.py`), but the task may read.
+    """
+
+    def peek(self, store: str, key: bytes) -> bytes | None:
+        """As `get`, and leaves no trace: nothing is kept for the next one, or counted."""
+        ...
+
+    def page(
+        self, store: str, start: bytes | None, end: bytes | None, limit: int, *, reverse: bool = False
+    ) -> list[tuple[bytes, bytes]]:
+        """The first rows of a `scan`, up to so many, and about `PAGE_BYTES`; leaves no trace."""
+        ...
+
+    def estimate(self, store: str) -> int:
+        """About how many rows a store has."""
         ...
 
     def write(self, changes: Mapping[str, Mapping[bytes, bytes | None]], positions: Mapping[str, int]) -> None:

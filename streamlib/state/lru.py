@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from struct import Struct
 
 from streamlib.records import FetchedRecord, OutRecord
-from streamlib.state.backend import Backend
+from streamlib.state.backend import Backend, Committed
 from streamlib.state.codec import unpack_timestamp
 from streamlib.state.key_value import KeyValueRows
 from streamlib.state.overlay import Overlay
@@ -85,6 +85,25 @@ class LruOverlay(Overlay):
     def _drop_oldest(self, timestamp: int) -> None:
         while len(self.uses) > self._max_entries:
             self.delete(next(iter(self.uses)), timestamp)
+
+    def _rows_below(self, start: bytes | None, end: bytes | None, reverse: bool) -> Iterator[tuple[bytes, bytes]]:
+        for key, stored in super()._rows_below(start, end, reverse):
+            yield key, stored[self._skipped :]
+
+
+class LruReader(Overlay):
+    """The rows of such a store as the kind of store has them, to be read by who does not use them by that."""
+
+    __slots__ = ("_skipped",)
+
+    def __init__(self, spec: LruStoreSpec, committed: Committed) -> None:
+        super().__init__(spec.name, committed)
+        self._skipped = 8 if spec.kind == "timestamped_key_value" else _HEAD.size
+
+    def get(self, key: bytes) -> bytes | None:
+        """The row of `key`."""
+        stored = super().get(key)
+        return None if stored is None else stored[self._skipped :]
 
     def _rows_below(self, start: bytes | None, end: bytes | None, reverse: bool) -> Iterator[tuple[bytes, bytes]]:
         for key, stored in super()._rows_below(start, end, reverse):

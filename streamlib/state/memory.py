@@ -5,6 +5,8 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Iterator, Mapping, Sequence
 
+from streamlib.state.backend import up_to_a_page
+
 FEW_CHANGES = 100
 
 
@@ -28,15 +30,34 @@ class InMemoryBackend:
         self, store: str, start: bytes | None, end: bytes | None, *, reverse: bool = False
     ) -> Iterator[tuple[bytes, bytes]]:
         rows = self._rows.get(store, {})
-        keys = self._sorted.get(store)
-        if keys is None:
-            keys = self._sorted[store] = sorted(rows)
-        first = 0 if start is None else bisect_left(keys, start)
-        last = len(keys) if end is None else bisect_left(keys, end)
+        keys, first, last = self._span(store, start, end)
         chosen = keys[first:last]
         if reverse:
             chosen.reverse()
         return iter([(key, rows[key]) for key in chosen])
+
+    def peek(self, store: str, key: bytes) -> bytes | None:
+        return self.get(store, key)
+
+    def page(
+        self, store: str, start: bytes | None, end: bytes | None, limit: int, *, reverse: bool = False
+    ) -> list[tuple[bytes, bytes]]:
+        rows = self._rows.get(store, {})
+        keys, first, last = self._span(store, start, end)
+        chosen = keys[max(last - limit, first) : last][::-1] if reverse else keys[first : min(first + limit, last)]
+        return up_to_a_page(((key, rows[key]) for key in chosen), limit)
+
+    def estimate(self, store: str) -> int:
+        return len(self._rows.get(store, ()))
+
+    def _span(self, store: str, start: bytes | None, end: bytes | None) -> tuple[list[bytes], int, int]:
+        """All keys in order, and which of them are within the bounds."""
+        keys = self._sorted.get(store)
+        if keys is None:
+            keys = self._sorted[store] = sorted(self._rows.get(store, ()))
+        first = 0 if start is None else bisect_left(keys, start)
+        last = len(keys) if end is None else bisect_left(keys, end)
+        return keys, first, last
 
     def write(self, changes: Mapping[str, Mapping[bytes, bytes | None]], positions: Mapping[str, int]) -> None:
         assert not self._closed, "write to a closed backend"

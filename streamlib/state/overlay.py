@@ -12,7 +12,7 @@ from bisect import bisect_left, insort
 from collections.abc import Iterator, Sequence
 
 from streamlib.errors import StateStoreError
-from streamlib.state.backend import Backend
+from streamlib.state.backend import Committed
 
 DEFAULT_MAX_VALUE_BYTES = 1_000_000
 """A little below the broker's default `message.max.bytes`: a larger row could never be written to its changelog."""
@@ -44,7 +44,7 @@ class Overlay:
         "timestamps",
     )
 
-    def __init__(self, store: str, backend: Backend, max_value_bytes: int = DEFAULT_MAX_VALUE_BYTES) -> None:
+    def __init__(self, store: str, backend: Committed, max_value_bytes: int = DEFAULT_MAX_VALUE_BYTES) -> None:
         self.store = store
         self.changes: dict[bytes, bytes | None] = {}
         self.timestamps: dict[bytes, int] = {}

@@ -34,6 +34,17 @@ class SplitBackend:
     ) -> Iterator[tuple[bytes, bytes]]:
         return self._of(store).scan(store, start, end, reverse=reverse)
 
+    def peek(self, store: str, key: bytes) -> bytes | None:
+        return self._of(store).peek(store, key)
+
+    def page(
+        self, store: str, start: bytes | None, end: bytes | None, limit: int, *, reverse: bool = False
+    ) -> list[tuple[bytes, bytes]]:
+        return self._of(store).page(store, start, end, limit, reverse=reverse)
+
+    def estimate(self, store: str) -> int:
+        return self._of(store).estimate(store)
+
     def write(self, changes: Mapping[str, Mapping[bytes, bytes | None]], positions: Mapping[str, int]) -> None:
         self._disk.write(self._on_disk(changes), self._on_disk(positions))
         self._memory.write(self._not_on_disk(changes), self._not_on_disk(positions))

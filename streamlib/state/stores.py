@@ -8,10 +8,10 @@ from typing import Any, NamedTuple, TypeAlias
 from streamlib.errors import StateStoreError
 from streamlib.records import FetchedRecord
 from streamlib.serdes import MsgspecSerde
-from streamlib.state.backend import Backend
+from streamlib.state.backend import Backend, Committed
 from streamlib.state.buffer import BufferRows, BufferStore, restored_buffer
 from streamlib.state.key_value import KeyValueRows, KeyValueStore, TimestampedKeyValueStore, restored_key_values
-from streamlib.state.lru import LruOverlay, LruRows, restored_lru
+from streamlib.state.lru import LruOverlay, LruReader, LruRows, restored_lru
 from streamlib.state.overlay import Overlay
 from streamlib.state.rows import Read, RecordTime, Rows
 from streamlib.state.session import SessionRows, SessionStore, restored_sessions
@@ -70,6 +70,27 @@ def open_rows(spec: StoreSpec, overlay: Overlay) -> Rows:
 def open_store(rows: Rows, clock: RecordTime) -> Store:
     """A store as user code sees it."""
     return _kind(rows.spec).view(rows, clock)
+
+
+class _NoRecord:
+    """No record is in process where nothing can be put."""
+
+    timestamp = 0
+
+
+def open_for_reading(spec: StoreSpec, committed: Committed, clock: StreamClock) -> Store:
+    """A store as user code sees it, without what is uncommitted; not to be written to.
+
+    Made for one question: what it reads when it is opened, of windows that can be seen for instance, gets old.
+    """
+    overlay: Overlay
+    if isinstance(spec, LruStoreSpec):
+        overlay = LruReader(spec, committed)
+    elif isinstance(spec, TtlStoreSpec):
+        overlay = TtlOverlay(spec, committed, 0, clock)
+    else:
+        overlay = Overlay(spec.name, committed)
+    return open_store(open_rows(spec, overlay), _NoRecord())
 
 
 def restored_rows(spec: StoreSpec, records: Iterable[FetchedRecord], read: Read) -> dict[bytes, bytes | None]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
-from streamlib.state.backend import Backend
+from streamlib.state.backend import Committed
 from streamlib.state.codec import pack_timestamp, unpack_timestamp
 from streamlib.state.overlay import Overlay
 from streamlib.topology.nodes import TtlStoreSpec
@@ -48,7 +48,7 @@ class TtlOverlay(Overlay):
 
     __slots__ = ("_clock", "_position", "_skipped", "_ttl_ms", "_writes", "sweeps_itself")
 
-    def __init__(self, spec: TtlStoreSpec, backend: Backend, max_value_bytes: int, clock: StreamClock) -> None:
+    def __init__(self, spec: TtlStoreSpec, backend: Committed, max_value_bytes: int, clock: StreamClock) -> None:
         super().__init__(spec.name, backend, max_value_bytes)
         self.sweeps_itself = True
         self._clock = clock

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeAlias
 
-from streamlib.engine.plan import sink_topics, source_topics
+from streamlib.config import StreamsConfig
+from streamlib.engine.plan import dead_letter_topics, sink_topics, source_topics
 from streamlib.errors import TopologyError
 from streamlib.partitioning import partition_for
 from streamlib.records import OutRecord, Record, TopicPartition
@@ -131,7 +132,8 @@ def _run(
         seen.append(found)
         return check(found)
 
-    names = {*source_topics(topology), *sink_topics(topology)}
+    dead_letters = dead_letter_topics(topology, StreamsConfig(application_id=scenario.workload).error_policies)
+    names = {*source_topics(topology), *sink_topics(topology), *dead_letters}
     workload = Workload(
         name=scenario.workload,
         about="a topology of the user's",

@@ -43,7 +43,7 @@ def test_unknown_option_and_command_are_exit_code_2(streamlib: Command) -> None:
 
 
 def test_help_has_examples(streamlib: Command) -> None:
-    for command in ("run", "topology", "verify", "demo", "lag", "reset"):
+    for command in ("run", "topology", "verify", "demo", "produce", "consume", "lag", "reset"):
         done = streamlib(command, "--help")
         assert done.returncode == 0
         assert f"streamlib {command}" in done.stdout

@@ -18,7 +18,7 @@ import msgspec
 
 from streamlib.config import StreamsConfig
 from streamlib.kafka.connection import Connection
-from streamlib.records import TopicPartition
+from streamlib.records import OutRecord, TopicPartition
 from streamlib.serdes import serde_for
 from streamlib.testing.plugin import KafkaTarget
 
@@ -91,6 +91,30 @@ class Bench:
         if transactional_id is not None:
             await producer.end(commit=True)
         await producer.close()
+
+    async def write(self, *records: OutRecord) -> None:
+        """Write records as they are to partition 0 of the input."""
+        producer = self.connection.producer(None)
+        await producer.init()
+        producer.send(TopicPartition(self.source, 0), list(records))
+        await producer.flush()
+        await producer.close()
+
+    async def output(self, topic: str = "") -> list[Any]:
+        """The committed records of partition 0 of a topic (the output), as they are."""
+        partition = TopicPartition(topic or self.sink, 0)
+        end = (await self.stable_ends([partition]))[partition]
+        position, records = 0, list[Any]()
+        fetcher = self.connection.fetcher()
+        fetcher.add({partition: 0})
+        with anyio.fail_after(PATIENCE_S):
+            while position < end:
+                await fetcher.wait()
+                for batch in fetcher.take(1 << 20):
+                    position = batch.next_offset
+                    records += batch.records()
+        await fetcher.close()
+        return records
 
     async def read(self, topic: str | None = None, value: type = int) -> list[Seen]:
         """All committed records of a topic (the output), in partition order."""

@@ -15,7 +15,6 @@ from streamlib import DeadLetter, KafkaStreams, ProcessingError, SerializationEr
 from streamlib.testing.plugin import KafkaTarget
 from streamlib.topology.topology import Topology
 from tests.exactly_once.harness import Bench, check_counts, config_of, numbered, opened
-from tests.exactly_once.test_pathological import write, written
 
 
 @pytest.fixture
@@ -31,7 +30,7 @@ def config(bench: Bench, kafka_broker: KafkaTarget, tmp_path: Path) -> StreamsCo
 
 async def feed(bench: Bench, *rows: tuple[bytes | None, bytes | None]) -> None:
     at_ms = now_ms()
-    await write(bench, *((key, value, at_ms, ()) for key, value in rows))
+    await bench.write(*((key, value, at_ms, ()) for key, value in rows))
 
 
 def now_ms() -> int:
@@ -69,7 +68,7 @@ def number(value: int) -> bytes:
 
 
 async def found(bench: Bench) -> list[int]:
-    return [int.from_bytes(record.value, "big") for record in await written(bench)]
+    return [int.from_bytes(record.value, "big") for record in await bench.output()]
 
 
 async def test_null_keys_and_values_are_dropped_by_aggregations_and_kept_by_a_left_join(
@@ -86,7 +85,7 @@ async def test_null_keys_and_values_are_dropped_by_aggregations_and_kept_by_a_le
     await feed(bench, (b"k", b"1"), (None, b"2"), (b"k", None), (b"k", b"4"))
     dropped = await run_to_the_end(bench, builder.build(), config)
     assert await found(bench) == [1, 2]
-    assert [(record.key, record.value) for record in await written(bench, joined)] == [
+    assert [(record.key, record.value) for record in await bench.output(joined)] == [
         (b"k", b"1+None"),
         (None, b"2+None"),
         (b"k", b"4+None"),
@@ -124,13 +123,13 @@ async def test_a_dead_letter_carries_the_record_as_it_was_and_goes_down_with_its
     config = msgspec.structs.replace(config, on_processing_error=DeadLetter(dead))
     at_ms = now_ms()
     own = (("mine", b"\x00\xff"), ("mine", None))
-    await write(bench, (b"a", number(13), at_ms, own), (b"a", b"not a number", at_ms, ()), (b"a", number(3), at_ms, ()))
+    await bench.write((b"a", number(13), at_ms, own), (b"a", b"not a number", at_ms, ()), (b"a", number(3), at_ms, ()))
     await fails(numbers(bench), config, SerializationError)
     committed = max((await bench.committed()).values())
-    assert len(await written(bench, dead)) == committed, "visible with its offset, or not at all"
+    assert len(await bench.output(dead)) == committed, "visible with its offset, or not at all"
     lenient = msgspec.structs.replace(config, on_deserialization_error="skip")
     await run_to_the_end(bench, numbers(bench), lenient)
-    [letter] = [record for record in await written(bench, dead) if record.value == number(13)]
+    [letter] = [record for record in await bench.output(dead) if record.value == number(13)]
     assert (letter.key, letter.timestamp, tuple(letter.headers)[:2]) == (b"a", at_ms, own)
     told = dict(tuple(letter.headers)[2:])
     assert told["__streams.errors.exception"] == b"builtins.ValueError"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import operator
 import os
 import re
 import time
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from streamlib import (
     StreamsBuilder,
     Suppressed,
     TimeWindows,
+    Windowed,
 )
 from streamlib.topology.topology import Topology
 
@@ -350,3 +353,33 @@ def counted_then_retried(source: str, sink: str) -> Topology:
     counts = builder.stream(source, key=str, value=str).group_by_key().count(store="counts").to_stream()
     counts.peek(lambda key, count: moody(f"{key}{count}"), on_error=RETRY).to(sink)
     return builder.build()
+
+
+def smoke(source: str, sink: str) -> Topology:
+    """Most kinds of aggregation over numbers, each a tenth of a second later than the one before, into one topic."""
+    builder = StreamsBuilder()
+    texts = builder.stream(source, key=str, value=str, timestamp_extractor=lambda record, _: int(record.value) * 100)
+    by_key = texts.map_values(int, value=int).group_by_key()
+    counts = by_key.count(store="counts")
+    sums = by_key.reduce(operator.add, store="sums")
+    windows = by_key.windowed_by(TimeWindows.of_size(timedelta(seconds=1), grace=timedelta(0)))
+    window_sums = windows.reduce(operator.add, store="window-sums")
+    final_sums = window_sums.suppress(Suppressed.until_window_closes())
+    keys_by_count = counts.group_by(lambda key, count: (str(count), key), key=str, value=str, name="count")
+    tables = {
+        "min": by_key.reduce(min, store="minima"),
+        "max": by_key.reduce(max, store="maxima"),
+        "sum": sums,
+        "count": counts,
+        "average": sums.join(counts, lambda total, count: total // count),
+        "of-count": keys_by_count.count(store="keys-by-count"),
+    }
+    for name, table in tables.items():
+        table.to_stream(partial(named, name), key=str).to(sink)
+    for name, windowed in (("window", window_sums), ("final", final_sums)):
+        windowed.to_stream(partial(named, name), key=str).to(sink)
+    return builder.build()
+
+
+def named(name: str, key: Any, _: object) -> str:
+    return f"{name} {key.key} {key.start}" if isinstance(key, Windowed) else f"{name} {key}"

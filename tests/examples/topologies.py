@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from examples import charges_over_http, payments_to_postgres
+from examples import charges_over_http, order_enrichment, payments_to_postgres
 from streamlib.topology.topology import Topology
 
 
@@ -12,3 +12,7 @@ def charges(source: str, sink: str) -> Topology:
 
 def payments(source: str, sink: str) -> Topology:
     return payments_to_postgres.topology(source).build()
+
+
+def enriched(source: str, sink: str) -> Topology:
+    return order_enrichment.topology(source, sink, f"{sink.removesuffix('-out')}-dead").build()

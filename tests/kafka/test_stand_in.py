@@ -25,12 +25,15 @@ class Saying:
 
     def __init__(self, steps: Sequence[Beat | Leave | None]) -> None:
         self._steps = steps
-        self.looks = 0
+        self.looks = self.answers = 0
 
     def look(self, awake_ms: float) -> Beat | Leave | None:
         step = self._steps[min(self.looks, len(self._steps) - 1)]
         self.looks += 1
         return step
+
+    def answered(self) -> None:
+        self.answers += 1
 
 
 @pytest.fixture
@@ -58,6 +61,7 @@ async def test_it_keeps_a_member_that_has_not_read_the_answer_to_its_join(config
     stand_in.start(watch)
     await asyncio.sleep(1.5 * SESSION_MS / 1000)
     await stand_in.close()
+    assert watch.answers > 0
 
     await group.sync(second.generation, second.member_id, {})
     await group.heartbeat(second.generation, second.member_id)

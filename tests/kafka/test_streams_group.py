@@ -27,9 +27,9 @@ from streamlib.kafka.client import ClientSettings, KafkaClient
 from streamlib.kafka.connection import Connection
 from streamlib.kafka.group import KafkaGroup
 from streamlib.kafka.streams_group import KafkaStreamsGroup, StreamsMember, described
-from streamlib.records import GroupMetadata, OffsetAndMetadata, TaskId, TopicPartition
+from streamlib.records import GroupMetadata, HostInfo, OffsetAndMetadata, TaskId, TopicPartition
 from streamlib.runtime.assignor import Instructions, instructions_of
-from streamlib.runtime.ports import Assignment, Subscription
+from streamlib.runtime.ports import Assignment, MemberTasks, Subscription
 from streamlib.runtime.wiring import plan_and_prepare
 from streamlib.testing.plugin import KafkaTarget, KafkaTargets
 from streamlib.topology.topology import Topology
@@ -44,11 +44,13 @@ pytestmark = pytest.mark.broker
 class Member:
     """One member with connections of its own: what it holds, and what it was told last."""
 
-    def __init__(self, client: KafkaClient, plan: Plan, member_id: str, process: str) -> None:
+    def __init__(
+        self, client: KafkaClient, plan: Plan, member_id: str, process: str, endpoint: HostInfo | None = None
+    ) -> None:
         self.client = client
-        self.group = KafkaStreamsGroup(
-            client, plan, StreamsMember(member_id, process), session_timeout_ms=4_000, rebalance_timeout_ms=20_000
-        )
+        who = StreamsMember(member_id, process, endpoint=endpoint)
+        self.group = KafkaStreamsGroup(client, plan, who, session_timeout_ms=4_000, rebalance_timeout_ms=20_000)
+        self.hosts: tuple[MemberTasks, ...] = ()
         self.id = member_id
         self.plan = plan
         self.epoch = -1
@@ -66,9 +68,14 @@ class Member:
         self.told = frozenset(map(self.plan.task_of, assignment.partitions))
         assert set(assignment.partitions) == {p for task in self.told for p in self.plan.inputs(task)}
         self.instructions = instructions_of(assignment)
+        self.hosts = tuple(self.instructions.hosts)
 
     async def beat(self) -> int:
-        return await refusal(self.group.heartbeat(self.epoch, self.id))
+        return await refusal(self._beat())
+
+    async def _beat(self) -> None:
+        hosts = await self.group.heartbeat(self.epoch, self.id)
+        self.hosts = self.hosts if hosts is None else hosts
 
     async def obey(self) -> None:
         """One round of what a worker does: beat, join if there is news, take on, give back."""
@@ -99,9 +106,15 @@ class Bench:
         config = StreamsConfig(application_id=self.name)
         return await plan_and_prepare(topology, config, self.admin)
 
-    async def member(self, plan: Plan, member_id: str | None = None, process: str | None = None) -> Member:
+    async def member(
+        self,
+        plan: Plan,
+        member_id: str | None = None,
+        process: str | None = None,
+        endpoint: HostInfo | None = None,
+    ) -> Member:
         client = await KafkaClient.connect(self.client.settings)
-        self.members.append(Member(client, plan, member_id or uuid.uuid4().hex, process or uuid.uuid4().hex))
+        self.members.append(Member(client, plan, member_id or uuid.uuid4().hex, process or uuid.uuid4().hex, endpoint))
         return self.members[-1]
 
     async def until(self, holds: Callable[[], bool], *members: Member) -> None:
@@ -187,6 +200,29 @@ async def test_members_share_and_a_leaver_gives_back(bench: Bench) -> None:
     await bench.settle(one, three)
     assert one.held | three.held == set(plan.tasks)
     await two.group.leave(two.id)  # once more is no error
+
+
+async def test_members_hear_who_has_what(bench: Bench) -> None:
+    """All of them, also one that has no endpoint; and nothing is said twice."""
+    plan = await bench.plan(regrouped(bench.name))
+    one = await bench.member(plan, endpoint=HostInfo("10.0.0.1", 8080))
+    two = await bench.member(plan, endpoint=HostInfo("10.0.0.2", 8080))
+    silent = await bench.member(plan)
+    await bench.settle(one)
+    await bench.until(lambda: one.hosts == (tasks_of(one),), one)
+    await bench.settle(one, two, silent)
+    everybody = (one, two, silent)
+    await bench.until(lambda: all(each.hosts == (tasks_of(one), tasks_of(two)) for each in everybody), *everybody)
+    assert await one.group.heartbeat(one.epoch, one.id) is None
+    await two.group.leave(two.id)
+    two.held = frozenset()
+    await bench.settle(one, silent)
+    await bench.until(lambda: silent.hosts == one.hosts == (tasks_of(one),), one, silent)
+
+
+def tasks_of(member: Member) -> MemberTasks:
+    endpoint = str(member.group._member.endpoint)
+    return MemberTasks(endpoint=endpoint, active=tuple(sorted(member.held)))
 
 
 async def test_a_task_is_free_when_a_claim_leaves_it_out_and_not_before(bench: Bench) -> None:

@@ -166,7 +166,10 @@ async def test_what_is_scraped_is_what_happened(bench: Bench) -> None:
     assert sum(found["streamlib_store_put_total"].values()) >= 7
     assert sum(found["streamlib_store_get_total"].values()) >= 7
     assert found["streamlib_client_state"] == {("RUNNING",): 1}
-    assert app.metrics().client.state == "NOT_RUNNING"
+    closed = app.metrics()
+    assert closed.client.state == "NOT_RUNNING"
+    gone = (closed.tasks, closed.partitions, closed.nodes, closed.stores, closed.caches)
+    assert gone == ({}, {}, {}, {}, {})
     assert app.health() == Health(HealthStatus.STUCK, False, ("the application has stopped",))
 
 

@@ -349,6 +349,8 @@ async def outlived(cluster: Cluster) -> tuple[RawProducer, TopicPartition]:
     assert await settled(cluster, lambda: producer.init(timeout_ms=SOON_MS)) == ErrorCode.NONE
     await producer.write(partition, "slow")
     await markers_written(cluster, partition)
+    # The coordinator books the end a moment after the markers are there.
+    assert await settled(cluster, lambda: producer.add_group("nobody's")) == ErrorCode.PRODUCER_FENCED
     return producer, partition
 
 

@@ -22,7 +22,8 @@ from streamlib.engine.task import Task
 from streamlib.errors import ErrorCode, KafkaError, LockError
 from streamlib.records import FetchedBatch, GroupMetadata, Headers, OffsetAndMetadata, OutRecord, TaskId, TopicPartition
 from streamlib.restore_listener import RestoreListener
-from streamlib.runtime.assignor import Instructions
+from streamlib.runtime.assignor import Instructions, Place
+from streamlib.runtime.local_stores import LocalStores
 from streamlib.runtime.membership import Membership, MembershipSettings
 from streamlib.runtime.ports import (
     Assignment,
@@ -35,6 +36,7 @@ from streamlib.runtime.ports import (
 )
 from streamlib.runtime.purge import Purger
 from streamlib.runtime.restore import Restorer
+from streamlib.runtime.shared_backend import SharedBackend
 from streamlib.runtime.slow_functions import SlowFunctions
 from streamlib.runtime.tasks import TaskFactory, TaskPorts, TaskSet
 from streamlib.runtime.topic_watch import TopicWatch
@@ -108,6 +110,11 @@ class Script:
     def done(self, step: str) -> int:
         """How often the step was begun."""
         return self.journal.count(step)
+
+    async def waits(self, step: str) -> None:
+        """A step that is not worth a line in the journal."""
+        if gate := self._gates.get(step):
+            await gate.wait()
 
     async def step(self, step: str) -> None:
         self.journal.append(step)
@@ -360,6 +367,7 @@ class FakeGroup:
         return Assignment(self.assigned, msgspec.json.encode(self.instructions))
 
     async def heartbeat(self, generation: int, member_id: str) -> None:
+        await self._script.waits("heartbeat")
         self._script.raise_due("heartbeat")
         if self._rebalancing:
             raise kafka_error(ErrorCode.REBALANCE_IN_PROGRESS)
@@ -500,6 +508,17 @@ class Store:
         assert not self.closed
         return self._disk.scan(store, start, end, reverse=reverse)
 
+    def peek(self, store: str, key: bytes) -> bytes | None:
+        return self._disk.peek(store, key)
+
+    def page(
+        self, store: str, start: bytes | None, end: bytes | None, limit: int, *, reverse: bool = False
+    ) -> list[tuple[bytes, bytes]]:
+        return self._disk.page(store, start, end, limit, reverse=reverse)
+
+    def estimate(self, store: str) -> int:
+        return self._disk.estimate(store)
+
     def write(self, changes: Mapping[str, Mapping[bytes, bytes | None]], positions: Mapping[str, int]) -> None:
         assert not self.closed, "a write to closed stores"
         self._script.step_now(f"write {self._name}")
@@ -564,12 +583,20 @@ class FakeStateDirectory:
         return dict(self.disks[str(task_id)].scan("counts", None, None))
 
 
+def on_disk(task: Task) -> Store:
+    """A task's stores as they are on the fake disk."""
+    assert isinstance(task.backend, SharedBackend)
+    assert isinstance(task.backend._backend, Store)
+    return task.backend._backend
+
+
 def task_factory(plan: Plan, clock: FakeClock, cache_budget: CacheBudget, services: Services) -> TaskFactory:
     """Real tasks over the fake disk."""
 
     def make(task_id: TaskId, directory: StateDirectory, aside: bool) -> Task:
         backend = directory.open(task_id, plan.stores(task_id), aside=aside)
-        return Task(plan, task_id, backend, now_ms=clock.now_ms, cache_budget=cache_budget, services=services)
+        shared = SharedBackend(backend, f"task {task_id}")
+        return Task(plan, task_id, shared, now_ms=clock.now_ms, cache_budget=cache_budget, services=services)
 
     return make
 
@@ -637,6 +664,7 @@ class Bench:
                 self.wakeup,
                 SlowFunctions(self.plan, config, self.membership, stand_in),
                 services,
+                LocalStores(self.plan, Place(), self.membership, self.tasks, self.restorer),
             )
         )
 

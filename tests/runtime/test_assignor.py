@@ -15,7 +15,7 @@ from streamlib.errors import ErrorCode
 from streamlib.records import TaskId, TopicPartition
 from streamlib.runtime import assignor
 from streamlib.runtime.assignor import Assignor, Instructions, Place, instructions_of, introduction
-from streamlib.runtime.ports import Assignment, MemberSubscription, Subscription
+from streamlib.runtime.ports import Assignment, MemberSubscription, MemberTasks, Subscription
 from tests.runtime.fakes import IN0, IN1, LOG0, LOG1, T0, T1, FakeAdmin, FakeBroker, Script, counting_plan
 
 HERE = Place("disk-1", "host-1", {"zone": "a"})
@@ -214,3 +214,42 @@ async def test_ends_that_cannot_be_had_are_done_without(leader: Leader, caplog: 
     assert leader.ends == {T0: None, T1: None}
     assert {p for each in assignments.values() for p in each.partitions} == {IN0, IN1}
     assert "without knowing how far stores are behind" in caplog.text
+
+
+async def test_who_runs_what_is_told_to_all_as_soon_as_somebody_can_be_asked(leader: Leader) -> None:
+    with_server = Place("disk-1", "host-1", {}, "10.0.0.1:8080", "worker-1")
+    a, b = introduction(leader.plan, with_server, Disk({})), introduction(leader.plan, HERE, Disk({}))
+    assignments = await leader.decide(
+        member("a", a(False), IN0, generation=3), member("b-1", b(False), IN1, generation=3, instance_id="b")
+    )
+    for assignment in assignments.values():
+        assert instructions_of(assignment).hosts == [
+            MemberTasks("a", "worker-1", "10.0.0.1:8080", (T0,)),
+            MemberTasks("b", active=(T1,)),
+        ]
+
+
+async def test_members_without_servers_say_and_hear_the_same_bytes_as_before(leader: Leader) -> None:
+    introduce = introduction(leader.plan, Place("disk-1", worker="worker-1"), Disk({}))
+    assert json.loads(introduce(False)).keys() == {"version", "fingerprint", "process"}
+    for assignment in (await leader.decide(member("a", introduce(False)), member("b", said()))).values():
+        assert b"hosts" not in assignment.user_data
+
+
+async def test_a_task_on_its_way_is_nobodys_but_is_told_with_who_follows_it(leader: Leader) -> None:
+    with_server = introduction(leader.plan, Place("disk-1", endpoint="10.0.0.1:8080"), Disk({}))
+    other = introduction(leader.plan, Place("disk-2", endpoint="10.0.0.2:8080"), Disk({}))
+    assignments = await leader.decide(
+        member("a", with_server(False), IN0, IN1, generation=3), member("b", other(False))
+    )
+    a, b = instructions_of(assignments["a"]).hosts
+    assert len(a.active) == 1
+    assert b.active == ()
+    assert b.standby == tuple({T0, T1} - set(a.active))
+
+
+@pytest.mark.parametrize("hosts", ["7", '[{"endpoint":7}]', '[{"active":[[1]]}]'])
+def test_hosts_that_cannot_be_read_cost_nothing_but_a_warning(hosts: str, caplog: pytest.LogCaptureFixture) -> None:
+    told = f'{{"hosts":{hosts}}}'.encode()
+    assert instructions_of(Assignment((IN0,), told)) == Instructions()
+    assert "cannot read what the leader" in caplog.text

@@ -27,8 +27,8 @@ from tests.runtime.fakes import (
     FakeClock,
     Row,
     Rows,
-    Store,
     Transaction,
+    on_disk,
     others_run,
     until,
 )
@@ -312,8 +312,7 @@ async def test_a_restore_in_bulk_is_over_when_it_is_settled(monkeypatch: pytest.
     bench = Bench()
     write(bench, row("a", 1), row("b", 1), row("c", 2))
     async with restoring(bench) as task:
-        store = task.backend
-        assert isinstance(store, Store)
+        store = on_disk(task)
         store.settling = True
         await until(lambda: bench.script.done("settle 0_0") > 2)
         assert bench.restorer.take_finished() == []
@@ -329,8 +328,7 @@ async def test_a_standby_that_caught_up_in_bulk_goes_on_with_the_log(monkeypatch
     bench = Bench()
     write(bench, row("a", 1), row("b", 1), row("c", 2))
     async with following(bench) as task:
-        store = task.backend
-        assert isinstance(store, Store)
+        store = on_disk(task)
         store.settling = True
         await until(lambda: bench.script.done("settle 0_0") > 2)
         write(bench, row("d", 1))

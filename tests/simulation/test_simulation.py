@@ -25,6 +25,20 @@ SEEDS_FOR_A_BUG = 400
 SEEDS_OF_A_RARE_ONE = {"lost_tasks_committed": range(1_400, 1_600)}
 """It takes a lost membership in the middle of one commit and a crash right after: about one seed in 450 shows it, so it
 is looked for where one is."""
+FOUND_LAST = {
+    "changes_made_during_a_commit_written_with_it": 43,
+    "commit_repeated_after_an_unknown_outcome": 94,
+    "lost_tasks_committed": 1_449,
+    "offsets_committed_by_anybody": 177,
+    "offsets_committed_of_what_came_during_the_commit": 101,
+    "offsets_read_while_a_transaction_is_pending": 45,
+    "overlay_kept_after_a_roll_back": 17,
+    "rest_of_the_changelog_skipped_by_a_promotion": 116,
+    "restored_to_the_last_stable_offset_only": 80,
+    "stores_written_before_the_transaction_ends": 70,
+}
+"""The first seeds that find those that take long: looked at first, which saves the time of those before it. Wherever
+workers or scenarios change, it may be another one; all others are looked at then."""
 
 
 def kept_scenarios() -> list[Scenario]:
@@ -52,7 +66,8 @@ def test_planted_bug_is_found(name: str) -> None:
     with MUTATIONS[name]():
         workloads = SHOWN_BY.get(name, ALL)
         seeds = SEEDS_OF_A_RARE_ONE.get(name, range(SEEDS_FOR_A_BUG))
-        found = next((seed for seed in seeds if not run_seed(seed, workloads).ok), None)
+        first = (FOUND_LAST[name],) if name in FOUND_LAST else ()
+        found = next((seed for seed in (*first, *seeds) if not run_seed(seed, workloads).ok), None)
     assert found is not None, f"not found within {len(seeds)} seeds"
 
 

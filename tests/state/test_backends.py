@@ -76,6 +76,10 @@ def test_both_backends_are_equal(
         for spec in STORES:
             rows = list(disk.scan(spec.name, start, end, reverse=reverse))
             assert rows == list(memory.scan(spec.name, start, end, reverse=reverse))
+            for backend in (memory, disk):
+                assert backend.page(spec.name, start, end, 3, reverse=reverse) == rows[:3]
+                assert all(backend.peek(spec.name, key) == row for key, row in rows)
+                assert backend.peek(spec.name, b"not there") is None
             assert all(disk.get(spec.name, key) == row for key, row in content(memory)[spec.name])
 
 

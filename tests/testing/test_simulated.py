@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from streamlib import Record, StreamsBuilder
+from streamlib import DeadLetter, Record, StreamsBuilder
 from streamlib.errors import TopologyError
 from streamlib.simulation.faults import Fault, KilledAtRequest, ReplyLost
 from streamlib.simulation.workloads.workload import Seen
@@ -49,6 +49,21 @@ def test_sound_topology_holds_under_drawn_faults(seed: int) -> None:
     counts = Counter(word.key for word in WORDS)
     found = [(record.key, record.value) for record in simulated.records("out", key=str, value=int)]
     assert sorted(found) == sorted((key, n) for key, count in counts.items() for n in range(1, count + 1))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_topics_for_dead_letters_are_there(seed: int) -> None:
+    def refused(word: str, _: str) -> str:
+        if word == "a":
+            raise ValueError(word)
+        return word
+
+    builder = StreamsBuilder()
+    words = builder.stream("words", key=str, value=str)
+    words.map_values(refused, with_key=True, on_error=DeadLetter("dead")).to("out")
+    simulated = simulate(builder.build(), {"words": WORDS}, seed=seed)
+    dead = [record.key for record in simulated.records("dead", key=str)]
+    assert dead == [word.key for word in WORDS if word.key == "a"]
 
 
 def test_state_outside_of_stores_is_found_out() -> None:

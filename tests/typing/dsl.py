@@ -109,6 +109,7 @@ assert_type(
     orders.group_by_key().aggregate(lambda: 0.0, lambda key, order, total: total + order.amount), KTable[str, float]
 )
 assert_type(orders.to_table(), KTable[str, Order])
+assert_type(orders.map_values(lambda order: order if order.amount else None).to_table(), KTable[str, Order])
 assert_type(users.filter(lambda key, user: user.name == key), KTable[str, User])
 assert_type(users.map_values(lambda user: user.name), KTable[str, str])
 assert_type(users.map_values(lambda key, user: len(key), with_key=True), KTable[str, int])

@@ -12,7 +12,6 @@ import typer
 from rich.console import Console
 
 from streamlib.cli.client import opened
-from streamlib.cli.dlq.letters import Letter, Wanted
 from streamlib.cli.dlq.plan import GROUP_PREFIX, Plan, Request, Route, make_plan
 from streamlib.cli.dlq.reading import Extent, existing, read_letters, what_was_replayed
 from streamlib.cli.dlq.replay import INSTANCE_ID, replay
@@ -24,6 +23,7 @@ from streamlib.cli.screens import log_or_terminal, progress
 from streamlib.cli.settings import GivenSettings, load_settings
 from streamlib.cli.times import FromOption, UntilOption, parse_time
 from streamlib.config import StreamsConfig
+from streamlib.dead_letters.letters import Letter, Wanted
 
 TopicArgument: TypeAlias = Annotated[str, typer.Argument(metavar="TOPIC", help="A topic of dead letters.")]
 ExceptionOption: TypeAlias = Annotated[

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 
 import msgspec
 
-from streamlib.cli.dlq.letters import Letter, Wanted
 from streamlib.cli.dlq.reading import Advance, Extent, existing, read_letters, what_was_replayed
 from streamlib.cli.errors import UsageError
+from streamlib.dead_letters.letters import Letter, Wanted
 from streamlib.kafka.admin import KafkaAdmin
 from streamlib.kafka.connection import Connection
 from streamlib.partitioning import partition_for

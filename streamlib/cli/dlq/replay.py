@@ -13,10 +13,10 @@ from contextlib import asynccontextmanager, suppress
 import anyio
 import msgspec
 
-from streamlib.cli.dlq.letters import Letter
 from streamlib.cli.dlq.plan import Plan, Request, Route
 from streamlib.cli.dlq.reading import Advance, read_letters, what_was_replayed
 from streamlib.cli.dlq.replayed import Replayed
+from streamlib.dead_letters.letters import Letter
 from streamlib.errors import ErrorCode, KafkaError, StreamsError
 from streamlib.kafka.connection import Connection
 from streamlib.kafka.group import KafkaGroup

@@ -9,9 +9,9 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from streamlib.cli.dlq.letters import Letter
 from streamlib.cli.dlq.plan import Plan
 from streamlib.cli.times import shown_time
+from streamlib.dead_letters.letters import Letter
 from streamlib.records import Headers
 
 
