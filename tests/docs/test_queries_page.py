@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from pathlib import Path
 from typing import Any
@@ -29,11 +30,15 @@ class App:
         return self._bench.worker.local.lags()
 
 
-async def test_the_examples_run() -> None:
+def test_the_examples_run() -> None:
     names: dict[str, Any] = {"__name__": "page"}
     for block in re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL):
         exec(compile(block, str(PAGE), "exec"), names)
     assert "counts" in str(names["topology"].describe())
+    asyncio.run(_ask(names))
+
+
+async def _ask(names: dict[str, Any]) -> None:
     bench = Bench()
     bench.broker.write(IN0, "a", "a")
     bench.group.assigned = (IN0, IN1)
