@@ -2,6 +2,7 @@
 
     python -m benchmarks.engine [--records 200000] [--profile]
     python -m benchmarks.engine --metrics                    what it costs to measure, by recording level
+    python -m benchmarks.engine --tracing                    what it costs to trace, by how much is sampled
 
 What is measured: `Task.process` in slices of 1,000 records, `take_outputs` after each, and every 10,000 records a
 commit: changelog records, offsets, the write to the backend.
@@ -28,6 +29,7 @@ from streamlib.engine.at_work import at_work
 from streamlib.engine.counts import Counts
 from streamlib.engine.plan import make_plan
 from streamlib.engine.task import Task
+from streamlib.engine.tracing import Tracing
 from streamlib.metrics import RecordingLevel
 from streamlib.records import Headers, TaskId, TopicPartition
 from streamlib.rocksdb import RocksDBBackend
@@ -105,7 +107,7 @@ def batches(records: int) -> list[Batch]:
 Level: TypeAlias = RecordingLevel | Literal["console"]
 
 
-def run(backend: Backend, work: Sequence[Batch], level: Level | None = None) -> float:
+def run(backend: Backend, work: Sequence[Batch], level: Level | None = None, tracing: Tracing | None = None) -> float:
     """Microseconds of CPU per record, of all threads; with a level, what a worker measures is measured. The console's
     is INFO with samples of keys and nodes."""
     plan = make_plan(topology(), "bench", {"orders": 1, "counted": 6})
@@ -113,7 +115,8 @@ def run(backend: Backend, work: Sequence[Batch], level: Level | None = None) -> 
     counts = Counts() if level == "DEBUG" else None
     if meter is not None and level == "DEBUG":
         backend = MeteredBackend(backend, TaskId(0, 0), meter)
-    task = Task(plan, TaskId(0, 0), backend, now_ms=lambda: 0, counts=counts)
+    spans = None if tracing is None else tracing.of_task("bench", TaskId(0, 0))
+    task = Task(plan, TaskId(0, 0), backend, now_ms=lambda: 0, counts=counts, tracing=spans)
     task.start({}, {INPUT: 0})
     if meter is not None and level == "console":
         meter.sampling = Sampling()
@@ -162,6 +165,35 @@ def measured(work: Sequence[Batch]) -> None:
         print(f"{level or 'nothing':8} {cost:.2f} us/record  {cost / nothing - 1:+.1%}")
 
 
+def traced(work: Sequence[Batch]) -> None:
+    """By turns, as above. Spans are made and thrown away: exporting them is another process's matter."""
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+
+    from streamlib.monitoring.tracing import OpenTelemetryTracing
+
+    def sampling(share: float, *, roots: float = 1.0) -> Tracing:
+        provider = TracerProvider(sampler=ParentBased(TraceIdRatioBased(share)), shutdown_on_exit=False)
+        return OpenTelemetryTracing(provider, roots=roots)
+
+    ways = {
+        "off": None,
+        "roots=0, no record has a trace": sampling(1, roots=0),
+        "roots=0.01, all of them sampled": sampling(1, roots=0.01),
+        "the sampler takes none": sampling(0),
+        "the sampler takes 1%": sampling(0.01),
+        "all sampled": sampling(1),
+    }
+    costs: dict[str, list[float]] = {way: [] for way in ways}
+    for _ in range(ROUNDS):
+        for way, tracing in ways.items():
+            costs[way].append(run(InMemoryBackend(), work, tracing=tracing))
+    nothing = statistics.median(costs["off"])
+    for way in ways:
+        cost = statistics.median(costs[way])
+        print(f"{way:40} {cost:.2f} us/record  {cost / nothing - 1:+.1%}")
+
+
 def _now_ms() -> float:
     return time.monotonic() * 1000
 
@@ -179,12 +211,16 @@ def main() -> None:
     parser.add_argument("--records", type=int, default=200_000)
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--metrics", action="store_true")
+    parser.add_argument("--tracing", action="store_true")
     arguments = parser.parse_args()
     work = batches(arguments.records)
     print(f"{len(work[0].content[0].value)}-byte orders, {arguments.records:,} records, {USERS:,} keys")
     run(InMemoryBackend(), work[:20])  # warm up
     if arguments.metrics:
         measured(work)
+        return
+    if arguments.tracing:
+        traced(work)
         return
     measure = profiled if arguments.profile else run
     print(f"memory   {measure(InMemoryBackend(), work):.2f} us/record")

@@ -22,6 +22,7 @@ import msgspec
 
 from streamlib.config import StreamsConfig
 from streamlib.engine.plan import Plan
+from streamlib.engine.tracing import Tracing
 from streamlib.errors import StreamsError, StreamsNotStartedError, StreamsStoppedError
 from streamlib.kafka.connection import Connection
 from streamlib.kafka.stand_in import ThreadStandIn
@@ -96,6 +97,7 @@ class KafkaStreams:
         topology: what to run, from `StreamsBuilder.build()`.
         config: how to run it.
         restore_listener: is told how stores are restored and followed.
+        tracing: traces records, such as `streamlib.monitoring.tracing.OpenTelemetryTracing()`.
         connect: makes the connection to Kafka; only tests need another than the default.
 
     >>> from streamlib import StreamsBuilder
@@ -111,11 +113,13 @@ class KafkaStreams:
         config: StreamsConfig,
         *,
         restore_listener: RestoreListener | None = None,
+        tracing: Tracing | None = None,
         connect: Connect | None = None,
     ) -> None:
         self._topology = topology
         self._config = config
         self._restore_listener = restore_listener
+        self._tracing = tracing
         self._connect: Connect = connect or Connection.open
         self._worker: Worker | None = None
         self._worker_id = ""
@@ -524,6 +528,7 @@ class KafkaStreams:
                     platform.node(),
                     _stand_in(self._config),
                     self._restore_listener,
+                    self._tracing,
                 )
                 if self._paused:
                     self._worker.pause()

@@ -1,9 +1,10 @@
 """The `streamlib` command.
 
 main.py        the command and its sub-commands, and how an error ends it
-errors.py      an error as text for a person
+errors.py      an error as text for a person, or as JSON for a program
 logs.py        where log lines go
 target.py      MODULE:NAME -> topology
+completion.py  what a shell offers at Tab
 options.py     options that several sub-commands have
 settings.py    options, environment, file, module -> StreamsConfig
 run.py         `streamlib run`: one worker here, or several under the supervisor

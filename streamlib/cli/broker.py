@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +19,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from streamlib.cli.client import opened
-from streamlib.cli.options import ConfigOption, SetOption
+from streamlib.cli.errors import FAILURE_EXIT, print_error
+from streamlib.cli.options import ConfigOption, JsonOption, SetOption
 from streamlib.cli.settings import ENVIRONMENT_PREFIX, GivenSettings, load_settings
 from streamlib.config import StreamsConfig
 from streamlib.errors import StreamsError
@@ -33,8 +33,6 @@ app = typer.Typer(no_args_is_help=True, help="A Kafka broker on this machine, wi
 
 _CLIENT_ID = "streamlib-broker"
 _SERVERS_VARIABLE = f"{ENVIRONMENT_PREFIX}BOOTSTRAP_SERVERS"
-
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command()
@@ -110,6 +108,7 @@ def topic(
     ] = None,
     config: ConfigOption = None,
     set_: SetOption = None,
+    json: JsonOption = False,
 ) -> None:
     """Create topics. Settings of the connection, such as security_protocol, are as those of 'run'.
 
@@ -117,7 +116,10 @@ def topic(
     """
     with _errors():
         anyio.run(_create_topics, names, partitions, _settings(bootstrap_servers, config, set_ or []))
-    print(f"created: {', '.join(names)} with {partitions} partitions each", flush=True)
+    if json:
+        print(msgspec.json.encode({"created": names, "partitions": partitions}).decode(), flush=True)
+    else:
+        print(f"created: {', '.join(names)} with {partitions} partitions each", flush=True)
 
 
 def _running() -> DaemonState:
@@ -199,8 +201,8 @@ def _errors() -> Iterator[None]:
     try:
         yield
     except StreamsError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(1) from None
+        print_error(error, FAILURE_EXIT)
+        raise typer.Exit(FAILURE_EXIT) from None
 
 
 @contextmanager

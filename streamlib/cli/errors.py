@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 import traceback
 from pathlib import Path
 from types import TracebackType
+
+import msgspec
 
 from streamlib.errors import StreamsError
 
@@ -55,6 +58,27 @@ def user_traceback(cause: BaseException | None) -> list[str]:
         shown.insert(0, f"  ... {len(frames) - _MOST_FRAMES} frames\n")
     text = "".join([*shown, *traceback.format_exception_only(cause)])
     return text.rstrip().split("\n")
+
+
+def json_wanted() -> bool:
+    """Whether the command line asks for JSON: then errors are JSON, too."""
+    return "--json" in sys.argv[1:]
+
+
+def print_error(error: StreamsError, code: int) -> None:
+    """Tell on standard error what ends the command; as one JSON object if that is asked for."""
+    text = describe(error, debug=debug_wanted())
+    if json_wanted():
+        print_json_error(type(error).__name__, text, code)
+    else:
+        print(f"error: {text}", file=sys.stderr, flush=True)
+
+
+def print_json_error(kind: str, text: str, code: int) -> None:
+    """`{"error": {"type": ..., "message": ..., "exit_code": ..., "traceback": [...]}}`, on one line."""
+    message, *trace = text.splitlines() or [""]
+    told = {"type": kind, "message": message, "exit_code": code, "traceback": trace}
+    print(msgspec.json.encode({"error": told}).decode(), file=sys.stderr, flush=True)
 
 
 def debug_wanted() -> bool:

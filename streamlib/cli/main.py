@@ -7,11 +7,11 @@ import os
 import sys
 from collections.abc import Iterable, Mapping
 from importlib import import_module
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
-from streamlib.cli.errors import debug_wanted, describe, exit_code
+from streamlib.cli.errors import FAILURE_EXIT, USAGE_EXIT, exit_code, json_wanted, print_error, print_json_error
 from streamlib.cli.supervisor import WorkerFailedError
 from streamlib.errors import StreamsError
 
@@ -40,7 +40,6 @@ def make_app(commands: Iterable[str] = tuple(COMMANDS)) -> typer.Typer:
         name="streamlib",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
-        add_completion=False,
         rich_markup_mode="rich",
         help="Exactly-once stream processing for Apache Kafka.",
     )
@@ -58,12 +57,21 @@ def make_app(commands: Iterable[str] = tuple(COMMANDS)) -> typer.Typer:
 def run_command_line() -> None:
     """Run the command line; the process ends with its exit code."""
     asked = sys.argv[1:2]  # a worker that comes back is not to wait for the imports of other commands
+    app = make_app(asked if set(asked) <= COMMANDS.keys() and asked else COMMANDS)
     try:
-        make_app(asked if set(asked) <= COMMANDS.keys() and asked else COMMANDS)()
+        if json_wanted():
+            _run_for_programs(app)
+        else:
+            app()
     except WorkerFailedError as error:
-        _end(f"error: {error}", error.exit_code)
+        if json_wanted():
+            print_json_error("WorkerFailedError", str(error), error.exit_code)
+        else:
+            print(f"error: {error}", file=sys.stderr, flush=True)
+        sys.exit(error.exit_code)
     except StreamsError as error:
-        _end(f"error: {describe(error, debug=debug_wanted())}", exit_code(error))
+        print_error(error, exit_code(error))
+        sys.exit(exit_code(error))
 
 
 def print_version(asked: bool) -> None:
@@ -86,6 +94,15 @@ def options(
         os.environ["STREAMLIB_DEBUG"] = "1"  # worker processes inherit it
 
 
-def _end(line: str, code: int) -> None:
-    print(line, file=sys.stderr, flush=True)
-    sys.exit(code)
+def _run_for_programs(app: typer.Typer) -> NoReturn:
+    """As `app()`, but what is wrong with the command line is told in JSON, too."""
+    try:
+        code = app(standalone_mode=False)
+    except typer.Abort:
+        sys.exit(FAILURE_EXIT)
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # as those of typer have, whose classes moved between versions
+            raise
+        print_json_error("UsageError", " ".join(error.format_message().split()), USAGE_EXIT)
+        sys.exit(USAGE_EXIT)
+    sys.exit(code if isinstance(code, int) else 0)

@@ -7,13 +7,16 @@ from typing import Annotated, TypeAlias
 
 import typer
 
+from streamlib.cli.completion import complete_setting
+
 ApplicationIdOption: TypeAlias = Annotated[
     str | None, typer.Option(help="Group and prefix of internal topics; the module's name if not set.")
 ]
 BootstrapServersOption: TypeAlias = Annotated[str | None, typer.Option(metavar="HOST:PORT,...", help="Where Kafka is.")]
 ConfigOption: TypeAlias = Annotated[Path | None, typer.Option(metavar="FILE", help="A TOML file with settings.")]
 SetOption: TypeAlias = Annotated[
-    list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any setting; may be repeated.")
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="Any setting; may be repeated.", autocompletion=complete_setting),
 ]
 JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 YesOption: TypeAlias = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]

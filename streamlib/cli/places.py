@@ -34,7 +34,7 @@ class Places(msgspec.Struct, frozen=True):
         ['--metrics', '127.0.0.1:9465', '--web', '0.0.0.0:8081']
         """
         found = []
-        for option, given, what in (("--metrics", self.metrics, "metrics"), ("--web", self.web, "web console")):
+        for option, given, what in (("--metrics", self.metrics, "metrics"), ("--web", self.web, "the web console")):
             if given is not None:
                 found += [option, str(address_of_worker(parse_address(given, what), number, what))]
         return found
@@ -47,7 +47,7 @@ class Places(msgspec.Struct, frozen=True):
         """
         if self.web is None or config.application_server is not None:
             return config
-        address = parse_address(self.web, "web console")
+        address = parse_address(self.web, "the web console")
         if address.port == 0:
             return config  # it is not known yet
         host = towards(config.bootstrap_servers) if address.host in ANY_HOST else address.host
@@ -113,7 +113,7 @@ def _console_at(app: KafkaStreams, address: str | None) -> Iterator[None]:
     except ImportError as error:
         raise ConfigError('--web needs starlette and uvicorn: pip install "streamlib[web]"') from error
     app.show()
-    place, token = parse_address(address, "web console"), app.config.web_token
+    place, token = parse_address(address, "the web console"), app.config.web_token
     with (
         closing(Console(app, lambda: others_of(app))) as console,
         WebServer(app, place, token=token, routes=[*console.routes(), *StoreRoutes(app).routes()]) as server,

@@ -17,7 +17,7 @@ from rich.text import Text
 from streamlib.app import KafkaStreams, State
 from streamlib.cli.errors import INTERRUPTED_EXIT, debug_wanted
 from streamlib.cli.logs import set_up_logs
-from streamlib.cli.options import ApplicationIdOption, BootstrapServersOption, ConfigOption, SetOption
+from streamlib.cli.options import ApplicationIdOption, BootstrapServersOption, ConfigOption, JsonOption, SetOption
 from streamlib.cli.places import NOWHERE, Places, shown
 from streamlib.cli.settings import GivenSettings, load_config
 from streamlib.cli.supervisor import FD_OPTION, OnLine, Phase, Supervisor, SupervisorOptions, Totals, WorkerView
@@ -64,12 +64,15 @@ def run(
         ),
     ] = None,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    json: JsonOption = False,
     supervisor_fd: Annotated[int | None, typer.Option(FD_OPTION, hidden=True)] = None,
 ) -> None:
     """Run a topology until Ctrl-C or SIGTERM, which commits and closes; a second one ends it at once.
 
     A setting comes from the first of: option, STREAMLIB_... in the environment, --config file, an object called
     'config' in the module, default. Workers that die are restarted; an error that no restart mends ends the run.
+
+    With --json the status is an object a line on standard output, every 5 s and at the end; logs are on standard error.
 
     Example: streamlib run examples/word_count.py:topology --workers 2 --bootstrap-servers localhost:9092
 
@@ -91,10 +94,10 @@ def run(
     loaded = load_target(target)
     settings = load_config(given, loaded)
     if workers == 1:
-        _run_here(loaded, settings, console, places)
+        _run_here(loaded, settings, console, places, json=json)
     else:
         commands = worker_commands(target, workers, given, settings.group_instance_id, log_level, places)
-        _run_supervised(commands, console)
+        _run_supervised(commands, console, json=json)
 
 
 def worker_commands(
@@ -132,9 +135,9 @@ def _run_as_worker(target: str, given: GivenSettings, log_level: str, link: Supe
     raise typer.Exit(run_supervised(make_app, link, debug=debug_wanted(), places=places))
 
 
-def _run_here(target: Target, config: StreamsConfig, console: Console, places: Places) -> None:
+def _run_here(target: Target, config: StreamsConfig, console: Console, places: Places, *, json: bool = False) -> None:
     app = KafkaStreams(target.topology, places.told_to_others(config))
-    with shown(app, places), View(lambda: [_view_of(app)], console, log_line=log.info):
+    with shown(app, places), View(lambda: [_view_of(app)], console, log_line=log.info, json=json):
         run_app(app)
 
 
@@ -147,10 +150,11 @@ def _view_of(app: KafkaStreams) -> WorkerView:
     return WorkerView(0, Phase.STOPPED if over else Phase.RUNNING, None, 0, Totals().plus(report), report)
 
 
-def _run_supervised(commands: Sequence[Sequence[str]], console: Console) -> None:
+def _run_supervised(commands: Sequence[Sequence[str]], console: Console, *, json: bool = False) -> None:
     options = SupervisorOptions(merge_stdout=console.is_terminal and sys.stdout.isatty())
     supervisor = Supervisor(commands, line_printer(console), options)
-    with _signals_to(supervisor) as signals, supervisor, View(lambda: supervisor.views, console, log_line=log.info):
+    view = View(lambda: supervisor.views, console, log_line=log.info, json=json)
+    with _signals_to(supervisor) as signals, supervisor, view:
         while not supervisor.wait(0.5):
             pass  # a wait without end would not be interrupted by signals on every platform
     if supervisor.failure is not None:

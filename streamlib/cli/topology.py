@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from streamlib.cli.completion import complete_target
 from streamlib.cli.diff.snapshot import take_snapshot
 from streamlib.cli.options import ApplicationIdOption, ConfigOption, JsonOption, SetOption
 from streamlib.cli.picture import draw_picture
@@ -18,6 +19,7 @@ TargetArgument = Annotated[
     typer.Argument(
         metavar="MODULE:NAME",
         help="A module or file, and in it a Topology, a StreamsBuilder, or a function that returns one.",
+        autocompletion=complete_target,
     ),
 ]
 

@@ -88,7 +88,8 @@ class View:
         with View(lambda: supervisor.views, console):
             supervisor.wait()
 
-    On a terminal the table is drawn below whatever is printed; otherwise `log_line` gets a line `every_s`.
+    On a terminal the table is drawn below whatever is printed; otherwise `log_line` gets a line `every_s`. With `json`
+    it is an object a line on standard output, one more at the end.
     """
 
     def __init__(
@@ -99,17 +100,19 @@ class View:
         headline: Headline | None = None,
         log_line: Callable[[str], None] | None = None,
         every_s: float = 5.0,
+        json: bool = False,
     ) -> None:
         self._views = views
         self._headline = headline
         self._log_line = log_line or (lambda line: print(line, file=sys.stderr, flush=True))
         self._every_s = every_s
+        self._json = json
         self._rate = Rate()
         self._restoring = Restoring()
         self._over = threading.Event()
         self._live: Live | None = None
         self._thread: threading.Thread | None = None
-        if console.is_terminal:
+        if console.is_terminal and not json:
             self._live = Live(
                 console=console,
                 get_renderable=self.table,
@@ -165,8 +168,34 @@ class View:
             parts.append(f"restoring {task} {part:.0%} ({total.restoring[task]:,} left)")
         return "  ".join(parts)
 
+    def as_json(self) -> str:
+        """The same for a program."""
+        views = self._views()
+        total = Sum.of(views)
+        rate = self._rate.update(time.monotonic(), total.records_in)
+        workers = [
+            {
+                "worker": view.index + 1,
+                "pid": view.pid,
+                "state": _state(view),
+                "tasks": view.report.status.tasks if view.report else (),
+                "restarts": view.restarts,
+            }
+            for view in views
+        ]
+        told = {**msgspec.structs.asdict(total), "records_in_per_s": round(rate, 1), "workers": workers}
+        return msgspec.json.encode(told).decode()
+
     def _log(self) -> None:
         while not self._over.wait(self._every_s):
+            self._tell()
+        if self._json:
+            self._tell()
+
+    def _tell(self) -> None:
+        if self._json:
+            print(self.as_json(), flush=True)
+        else:
             self._log_line(self.line())
 
 

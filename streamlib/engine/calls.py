@@ -32,6 +32,7 @@ from streamlib.topology.operators import CallOptions, Ordered
 
 if TYPE_CHECKING:
     from streamlib.engine.services import Gate, Services
+    from streamlib.engine.tracing import TracedCall
 
 MOST_PENDING = 1_000
 """Calls of one task that have not gone on, those that wait for their turn included. More records are not taken."""
@@ -147,11 +148,15 @@ class Call:
 
     async def answer(self) -> Answer:
         """Call the function. What it raises is part of the answer; a cancellation is not, and passes."""
-        if self.line.call is None:
+        call, traced = self.line.call, self.line.traced
+        if call is None:
             return Answer()
         _CALLED_FOR.set(self._place())
+        return await (self._answer(call) if traced is None else traced(self, self._answer(call)))
+
+    async def _answer(self, call: Callable[[Any, Any], Any]) -> Answer:
         try:
-            return Answer(await self.line.call(self.key, self.value))
+            return Answer(await call(self.key, self.value))
         except Exception as error:
             return Answer(error=error)
 
@@ -189,6 +194,7 @@ class Line:
         self.decide: Callable[[Call, Exception], LastResort | Wait] | None = None
         # Whether a call that could start now is not to be made, and has been dealt with; the cursor is on its record.
         self.aside: Callable[[Call], bool] | None = None
+        self.traced: TracedCall | None = None  # how a call is awaited, if calls are traced
         self.order: _Order = _ORDERS[options.ordered]()
         self.startable: deque[Call] = deque()
         self.started = 0

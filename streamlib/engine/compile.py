@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 
 import msgspec
 
@@ -55,7 +56,9 @@ class Compiler(msgspec.Struct):
             match node:
                 case SourceNode():
                     source = self._source(
-                        node, self._counted(name, forward), stores_read_by_key(node, self.nodes, children)
+                        node,
+                        self._counted(name, self._traced_source(node, forward)),
+                        stores_read_by_key(node, self.nodes, children),
                     )
                     sources.update((self.full_name(topic), source) for topic in node.topics)
                 case ProcessorNode():
@@ -74,6 +77,19 @@ class Compiler(msgspec.Struct):
         """Nothing comes in between unless somebody wants to know."""
         return compiled if self.work.counts is None else self.work.counts.node(name, compiled)
 
+    def _traced_source(self, node: SourceNode, forward: NodeFn) -> NodeFn:
+        tracing = self.work.tracing
+        return forward if tracing is None else tracing.source(node, self.work.cursor, forward)
+
+    def _traced(self, node: ProcessorNode, compiled: NodeFn, *, goes_on: bool) -> NodeFn:
+        """Within what decides about records that fail: that such a record is skipped does not hide why."""
+        tracing = self.work.tracing
+        return compiled if tracing is None else tracing.processor(node, compiled, goes_on=goes_on)
+
+    def _traced_sink(self, node: SinkNode, topic: str | None, compiled: NodeFn) -> NodeFn:
+        tracing = self.work.tracing
+        return compiled if tracing is None else tracing.sink(node, topic, compiled)
+
     def _source(self, node: SourceNode, forward: NodeFn, read_by_key: Iterable[str]) -> CompiledSource:
         if node.retries is not None:
             return returning(node, forward, self.work)
@@ -87,14 +103,16 @@ class Compiler(msgspec.Struct):
 
     def _processor(self, node: ProcessorNode, site: Site) -> NodeFn:
         if is_awaited(node):
-            return compile_awaited(
-                node, self.work.calls, lambda plain, line: self._guarded(plain, self._compiled(plain, site), line)
-            )
+            return compile_awaited(node, self.work, partial(self._resumed, site))
         if self.errors is None or self.work.calls is None or not self.errors.may_retry(node):
             return self._guarded(node, self._compiled(node, site))
         done = Done()
         watched = site.noted(done) if isinstance(node.operator, op.Process) else site
-        return self.errors.retried(self._compiled(node, watched), node, self.work.calls, done)
+        return self.errors.retried(self._compiled(node, watched, goes_on=True), node, self.work.calls, done)
+
+    def _resumed(self, site: Site, node: ProcessorNode, line: Line) -> NodeFn:
+        """What goes on when a call has come back."""
+        return self._guarded(node, self._compiled(node, site, goes_on=True), line)
 
     def _guarded(self, node: ProcessorNode, compiled: NodeFn, line: Line | None = None) -> NodeFn:
         if self.errors is None:
@@ -110,11 +128,15 @@ class Compiler(msgspec.Struct):
 
     def _sink(self, node: SinkNode, topic: str | None) -> NodeFn:
         if self.errors is None:
-            return compile_sink(node, topic, self.work)
+            return self._traced_sink(node, topic, compile_sink(node, topic, self.work))
         measured = not isinstance(self.errors.of_writing(node), Fail)
-        return self.errors.guarded(compile_sink(node, topic, self.work, measured=measured), node)
+        compiled = compile_sink(node, topic, self.work, measured=measured)
+        return self.errors.guarded(self._traced_sink(node, topic, compiled), node)
 
-    def _compiled(self, node: ProcessorNode, site: Site) -> NodeFn:
+    def _compiled(self, node: ProcessorNode, site: Site, *, goes_on: bool = False) -> NodeFn:
+        return self._traced(node, self._untraced(node, site), goes_on=goes_on)
+
+    def _untraced(self, node: ProcessorNode, site: Site) -> NodeFn:
         """The node; if it keeps a table whose rows expire, with what that takes."""
         compiled, store = compile_operator(node.operator, site), self._table_store(node)
         if store is None or not isinstance(store.overlay, TtlOverlay) or isinstance(node.operator, op.CogroupMerge):

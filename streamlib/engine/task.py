@@ -37,6 +37,7 @@ from streamlib.engine.punctuation import Punctuation
 from streamlib.engine.reach import finishes_at_once
 from streamlib.engine.record_cache import CacheBudget, RecordCache
 from streamlib.engine.services import Services
+from streamlib.engine.tracing import TaskTracing
 from streamlib.errors import ProcessingError, SchemaRegistryError, StateStoreError, StreamsError, registry_failure
 from streamlib.policies import ErrorPolicies
 from streamlib.records import FetchedBatch, FetchedRecord, OffsetAndMetadata, OutRecord, TaskId, TopicPartition
@@ -127,6 +128,7 @@ class Task:
         policies: what becomes of records that fail; they stop the task if not given.
         services: what the worker knows of the services that its tasks call; this one's own if not given.
         counts: counts the records of each node; not done if not given.
+        tracing: traces records; not done if not given.
     """
 
     def __init__(
@@ -143,6 +145,7 @@ class Task:
         policies: ErrorPolicies | None = None,
         services: Services | None = None,
         counts: Counts | None = None,
+        tracing: TaskTracing | None = None,
     ) -> None:
         self.id = task_id
         self.inputs = plan.inputs(task_id)
@@ -150,6 +153,7 @@ class Task:
         self.backend = backend
         self.records_restored = 0
         self.counts = counts
+        self._tracing = tracing
         self._dropped_before = 0  # before the last start
         self._plan = plan
         self._now_ms = now_ms
@@ -341,6 +345,7 @@ class Task:
             calls=calls,
             max_record_bytes=self._max_value_bytes,
             counts=self.counts,
+            tracing=self._tracing,
         )
         sources = Compiler(nodes, self._plan.full_name, work, errors).compile()
         self._processors.reverse()  # nodes are compiled from the last to the first
@@ -597,6 +602,8 @@ class Task:
         self._committed_times, self._committed_records_out = self._times(), self._outbox.records_out
         self._sealed_stream_time = self._cursor.stream_time
         self._cursor.commit_requested = False
+        if self._tracing is not None:
+            self._tracing.sealed()
         changelog = {partition: records[store] for partition, store in self.changelogs.items() if store in records}
         return Sealed(changelog, offsets, self.low_water_marks())
 
@@ -665,6 +672,8 @@ class Task:
             self._stores[name].overlay.committed()
         for name, start, end_key in expired:
             self.backend.delete_range(name, start, end_key)
+        if self._tracing is not None:
+            self._tracing.committed()
 
     @property
     def uncommitted_bytes(self) -> int:
@@ -697,6 +706,8 @@ class Task:
         """Drop everything uncommitted and everything buffered. The task has to be started again."""
         assert self._phase is not Phase.CLOSED, f"task {self.id}: rollback after close"
         self._drop_caches()
+        if self._tracing is not None:
+            self._tracing.dropped()
         self._stores = {}
         self._outbox = Outbox({})
         self._queues = {}
@@ -723,6 +734,8 @@ class Task:
             return
         self._phase = Phase.CLOSED
         self._drop_caches()
+        if self._tracing is not None:
+            self._tracing.dropped()
         processors, self._processors = self._processors, []
         try:
             _close_all(processors)

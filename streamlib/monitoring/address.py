@@ -43,5 +43,5 @@ def address_of_worker(address: Address, number: int, what: str = "metrics") -> A
     if address.port == 0:
         return address
     if address.port + number > 65_535:
-        raise ConfigError(f"there is no port {address.port + number} for the {what} of worker {number + 1}")
+        raise ConfigError(f"there is no port {address.port + number} for {what} of worker {number + 1}")
     return Address(address.host, address.port + number)

@@ -16,6 +16,7 @@ from streamlib.errors import (
     InvalidStateStoreError,
     InvalidStateStorePartitionError,
     StateStoreError,
+    StateStoreMigratedError,
     StreamsError,
 )
 from streamlib.queries.metadata import StorePartitioner, find_store, task_of_key
@@ -27,6 +28,7 @@ from streamlib.state.stores import Store, open_for_reading
 from streamlib.topology.nodes import StoreSpec
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,6 +40,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
         partition: only this one; for keys that are placed otherwise, the one they are in.
         partitioner: f(key, partition count) -> partition, where that is not Kafka's default.
         after: where a scan is to go on: the `last` of another one's `PagedReader`.
+        most_bytes: how much of a store may be read for it.
     """
 
     store: str
@@ -45,50 +48,57 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     partition: int | None = None
     partitioner: StorePartitioner | None = None
     after: bytes | None = None
+    most_bytes: int | None = None
 
 
 class Part(Generic[T]):
     """A part of a store, opened for one question.
 
+    Whether it may be answered is looked at when it is opened, and again when an answer has been found: a process that
+    was stopped in between may have an answer that has long been another worker's to give.
+
     Args:
         find: gives the part, or raises why it cannot be had any more.
-        after: see `Question`.
+        question: what it is opened for.
     """
 
-    def __init__(self, find: Callable[[], StoreCopy], after: bytes | None = None) -> None:
+    def __init__(self, find: Callable[[], StoreCopy], question: Question) -> None:
         self._find = find
         self.copy = find()
-        self.reader = PagedReader(self.copy.backend, after)
+        self.reader = PagedReader(self.copy.backend, question.after, question.most_bytes)
         self.store: Any = open_for_reading(self.copy.spec, self.reader, self.copy)
 
-    def read(self, how: Callable[[Any], T]) -> T:
+    def read(self, how: Callable[[Any], R]) -> R:
         """What is asked of the store.
 
         Raises:
             StateStoreError: a row cannot be read.
         """
         try:
-            return how(self.store)
+            answer = how(self.store)
+        except StateStoreMigratedError:
+            self._find()  # says where to, if that is known
+            raise
         except StreamsError:
             raise
         except Exception as error:
             raise self._unreadable(error) from error
+        self._find()
+        return answer
 
     def take(self, rows: Iterator[T], most: int = PAGE_ROWS) -> tuple[list[T], bool]:
         """The next rows, up to so many and about `PAGE_BYTES`; whether there may be more."""
-        self._find()  # while the rows before these were looked at, the task may have moved
-        taken: list[T] = []
         enough_bytes = self.reader.read_bytes + PAGE_BYTES
-        try:
+
+        def some(store: Any) -> tuple[list[T], bool]:
+            taken: list[T] = []
             for row in rows:
                 taken.append(row)
                 if len(taken) >= most or self.reader.read_bytes >= enough_bytes:
                     return taken, True
-        except StreamsError:
-            raise
-        except Exception as error:
-            raise self._unreadable(error) from error
-        return taken, False
+            return taken, self.reader.stopped
+
+        return self.read(some)
 
     def _unreadable(self, error: Exception) -> StateStoreError:
         spec = self.copy.spec
@@ -151,7 +161,7 @@ def _opened(stores: LocalStores, question: Question, task: TaskId | None) -> Par
             return stores.global_copy(spec, stale=question.stale)
         return stores.copy(spec, task, stale=question.stale)
 
-    return Part(find, question.after)
+    return Part(find, question)
 
 
 def _none_here(spec: StoreSpec, stores: LocalStores, wanted: list[TaskId]) -> InvalidStateStoreError:

@@ -54,6 +54,7 @@ class LagInfo(msgspec.Struct, frozen=True):
 
     @property
     def offset_lag(self) -> int:
+        """How many changelog offsets it is behind."""
         return max(self.end_offset_position - self.current_offset_position, 0)
 
 

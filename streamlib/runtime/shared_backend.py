@@ -90,16 +90,24 @@ class PagedReader:
     Rows are as they were when their page was read. A scan goes on after `after`, a row's key in the store's own bytes
     (in reverse: before it), which is how another question goes on where one has ended: at its `last`.
 
+    Args:
+        backend: what is read.
+        after: see above.
+        most_bytes: after so much no scan reads another page, whoever passes over most of what is read. None: no bound.
+
     Attributes:
         last: the key of the row that a scan has given out last.
         read_bytes: what was read by scans.
+        stopped: whether there may have been more to read than that.
     """
 
-    def __init__(self, backend: Backend, after: bytes | None = None) -> None:
+    def __init__(self, backend: Backend, after: bytes | None = None, most_bytes: int | None = None) -> None:
         self._backend = backend
         self._after = after
+        self._most_bytes = most_bytes
         self.last: bytes | None = after
         self.read_bytes = 0
+        self.stopped = False
 
     def get(self, store: str, key: bytes) -> bytes | None:
         """See `Backend.peek`."""
@@ -119,6 +127,9 @@ class PagedReader:
             elif after is not None:
                 start = max(start or b"", after + b"\0")
             if start is not None and end is not None and start >= end:
+                return
+            if self._most_bytes is not None and self.read_bytes >= self._most_bytes:
+                self.stopped = True
                 return
             page = self._backend.page(store, start, end, rows, reverse=reverse)
             rows = PAGE_ROWS

@@ -16,6 +16,7 @@ from streamlib.engine.plan import Plan, dead_letter_topics, make_plan, sink_topi
 from streamlib.engine.record_cache import CacheBudget
 from streamlib.engine.services import Services
 from streamlib.engine.task import Task
+from streamlib.engine.tracing import Tracing
 from streamlib.errors import ConfigError, TopologyError
 from streamlib.records import TaskId
 from streamlib.restore_listener import RestoreListener
@@ -110,6 +111,7 @@ def build_worker(
     host: str = "",
     stand_in: StandIn | None = None,
     restore_listener: RestoreListener | None = None,
+    tracing: Tracing | None = None,
 ) -> Worker:
     """Wire one worker; `host` names the machine it runs on. A `stand_in` beats while functions hold its event loop."""
     wakeup = Wakeup()
@@ -129,7 +131,7 @@ def build_worker(
     global_stores = None if global_state is None else GlobalStores(global_state, adapters.fetcher(), admin, clock)
     meter = Meter()
     services = Services(clock.monotonic_ms)
-    make_task = task_factory(plan, config, clock, services, global_state.stores if global_state else {}, meter)
+    make_task = task_factory(plan, config, clock, services, global_state.stores if global_state else {}, meter, tracing)
     tasks = TaskSet(plan, ports, restorer, make_task, config.auto_offset_reset)
     policy = Policy(
         num_standby_replicas=config.num_standby_replicas,
@@ -214,6 +216,7 @@ def task_factory(
     services: Services,
     global_stores: Mapping[str, OpenStore],
     meter: Meter | None = None,
+    tracing: Tracing | None = None,
 ) -> TaskFactory:
     """Makes a task over its stores on disk; `meter` is told of them if so much is to be recorded."""
     debug = config.metrics_recording_level == "DEBUG"
@@ -235,6 +238,7 @@ def task_factory(
             policies=config.error_policies,
             counts=Counts() if debug else None,
             services=services,
+            tracing=None if tracing is None else tracing.of_task(plan.application_id, task_id),
         )
 
     return make

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -21,6 +22,7 @@ from streamlib.snapshots.worker import (
 HOT_KEYS = 8
 _SECOND_MS = 1_000
 _SAME_REBALANCE_MS = 5_000
+_RANDOM, _SHORT = re.compile(r"[0-9a-f]{32}"), 8
 _STATUS = ("ok", "degraded", "stuck")
 
 
@@ -143,7 +145,7 @@ class ApplicationSnapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 def put_together(answers: Sequence[Answer], at_ms: int) -> ApplicationSnapshot:
     """The application out of what its workers said; at least one of them has."""
-    answers = [answer for _, answer in sorted(zip(names_of(answers), answers, strict=True), key=lambda pair: pair[0])]
+    answers = sorted(answers, key=_place)
     names = names_of(answers)
     rows = tuple(_worker(answer, names[number]) for number, answer in enumerate(answers))
     told = [(names[number], answer) for number, answer in enumerate(answers) if answer.snapshot is not None]
@@ -175,7 +177,7 @@ def put_together(answers: Sequence[Answer], at_ms: int) -> ApplicationSnapshot:
 
 
 def names_of(answers: Sequence[Answer]) -> list[str]:
-    """What each is called: by its place on its host, with the host where that is not the same for all.
+    """What each is called: by the beginning of its id, with the host where that is not the same for all.
 
     >>> names_of([Answer("10.0.0.1:8080"), Answer("10.0.0.2:8080")])
     ['10.0.0.1:8080', '10.0.0.2:8080']
@@ -187,9 +189,15 @@ def names_of(answers: Sequence[Answer]) -> list[str]:
         if snapshot is None or not snapshot.worker_id:
             found.append(answer.address)
         else:
-            found.append(snapshot.worker_id if len(hosts) == 1 else f"{snapshot.host}/{snapshot.worker_id}")
+            name = snapshot.worker_id[:_SHORT] if _RANDOM.fullmatch(snapshot.worker_id) else snapshot.worker_id
+            found.append(name if len(hosts) == 1 else f"{snapshot.host}/{name}")
     counts = Counter(found)
     return [name if counts[name] == 1 else answer.address for name, answer in zip(found, answers, strict=True)]
+
+
+def _place(answer: Answer) -> tuple[str, int]:
+    host, _, port = answer.address.rpartition(":")
+    return host, int(port) if port.isdecimal() else 0
 
 
 def _badness(health: str) -> int:

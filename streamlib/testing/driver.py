@@ -25,6 +25,7 @@ from streamlib.engine.plan import Plan, make_plan, matches, sink_topics, source_
 from streamlib.engine.record_cache import CacheBudget
 from streamlib.engine.services import Services, ServiceStatus
 from streamlib.engine.task import NEVER_WAIT, Task
+from streamlib.engine.tracing import Tracing
 from streamlib.errors import StreamsError, TopologyError
 from streamlib.records import Headers, OffsetAndMetadata, OutRecord, Record, TaskId, TopicPartition
 from streamlib.serdes import Place, Serde, serde_for
@@ -62,6 +63,7 @@ class TopologyTestDriver:
         make_backend: where a task keeps its stores; in memory if not given.
         config: what becomes of records that fail, and how large record caches are, as in production; its
             `application_id` counts. Nothing else of it matters here.
+        tracing: traces records, as in production.
     """
 
     def __init__(
@@ -72,11 +74,13 @@ class TopologyTestDriver:
         wall_clock_start_ms: int = 0,
         make_backend: MakeBackend = lambda task_id, stores: InMemoryBackend(),
         config: StreamsConfig | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self._topology = topology
         self._config = StreamsConfig(application_id=application_id) if config is None else config
         self._cache_budget = CacheBudget(self._config.statestore_cache_max_bytes)
         self._make_backend = make_backend
+        self._tracing = tracing
         self._now_ms = wall_clock_start_ms
         self._log = _Log()
         self._services = Services(lambda: self._now_ms)
@@ -116,6 +120,7 @@ class TopologyTestDriver:
                 max_value_bytes=self._config.max_request_size,
                 policies=self._config.error_policies,
                 services=self._services,
+                tracing=None if self._tracing is None else self._tracing.of_task(self._plan.application_id, task_id),
             )
             committed = {p: self._committed[p] for p in task.inputs if p in self._committed}
             task.start(committed, {p: 0 for p in task.inputs if p not in committed})

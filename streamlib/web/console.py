@@ -107,7 +107,7 @@ class Console:
     async def _application(self, request: Request) -> Response:
         async with self._asking:
             if self._latest is None or time.monotonic() - self._latest_s > FRESH_S:
-                self._latest = await self._ask_all(str(request.url.netloc))
+                self._latest = await self._ask_all(self._app.config.application_server or str(request.url.netloc))
                 self._latest_s = time.monotonic()
             return _json(self._latest)
 

@@ -21,7 +21,7 @@ from streamlib.topology.drawing import Drawing, Group, Shape
 
 NODE_WIDTH, NODE_HEIGHT = 188, 46
 STORE_HEIGHT = 18
-TOPIC_HEIGHT = 34
+TOPIC_WIDTH, TOPIC_HEIGHT = 228, 34
 GAP_X, GAP_Y = 20, 30
 PADDING, TITLE = 16, 26
 GROUP_LINE = 190  # beside the title: what is known of its tasks
@@ -64,7 +64,7 @@ def lay_out(drawing: Drawing) -> Layout:
     ranks = layers_of([*(topic.id for topic in drawing.topics), *inner], [(t, h) for t, h in ends if t != h])
     rows: dict[int, list[tuple[Box, Sequence[Box]]]] = defaultdict(list)
     for topic in drawing.topics:
-        width = max(NODE_WIDTH, 8.0 * len(topic.text) + 32)
+        width = max(TOPIC_WIDTH, 8.0 * len(topic.text) + 32)
         rows[ranks[topic.id]].append((Box(topic.id, "topic", topic.text, 0, 0, width, TOPIC_HEIGHT), ()))
     for group in drawing.groups:
         rows[ranks[group.id]].append(inner[group.id])

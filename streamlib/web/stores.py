@@ -39,7 +39,7 @@ from streamlib.errors import (
     StreamsStoppedError,
     UnknownStateStoreError,
 )
-from streamlib.queries.listing import DEFAULT_ROWS, MOST_ROWS, Bounds, Cursor, Row, row_of, scan_for, take_page
+from streamlib.queries.listing import DEFAULT_ROWS, MOST_ROWS, Bounds, Cursor, Row, Scan, row_of, scan_for, take_page
 from streamlib.queries.metadata import find_store, task_of_key
 from streamlib.queries.parts import Part, Question, part_of_key, parts_here, spec_of
 from streamlib.queries.text import expected, key_of
@@ -57,6 +57,9 @@ MOST_FORWARDS = 16
 
 LIST_S = 10.0
 """After so long a listing ends with the rows it has."""
+
+MOST_READ_BYTES = 16 << 20
+"""So much of a store is read for one page of rows, however few of them are asked for."""
 
 LONGEST_ANSWER = 64 << 20
 RETRY_AFTER_S = 1
@@ -149,25 +152,44 @@ class StoreRoutes:
         only = asked.question.partition
         if key is not None and tasks and only is None:
             only = _task_of(stores, asked, spec, key_of(spec, key)).partition
-        listing = _Listing(asked.limit)
-        cursor: Cursor | None = asked.cursor or Cursor(only or 0)
         last = only if only is not None else max(len(tasks) - 1, 0)
         if asked.cursor is not None and not (only or 0) <= asked.cursor.partition <= last:
             raise InvalidStateStoreError("cursor is one of another listing: leave it out to begin at the first row")
-        until_s = anyio.current_time() + LIST_S
-        while cursor is not None and cursor.partition <= last and listing.room and anyio.current_time() < until_s:
-            question = msgspec.structs.replace(asked.question, partition=cursor.partition, after=cursor.after)
+        first = asked.cursor or Cursor(only or 0)
+        if key is not None and spec.kind == "versioned":
+            listing, cursor = await self._gathered(request, stores, asked, (first, first.partition), scan, once=True)
+            more: dict[str, Any] = {"truncated": cursor is not None}
+        else:
+            listing, cursor = await self._gathered(request, stores, asked, (first, last), scan)
+            more = {"cursor": None if cursor is None else cursor.encode()}
+        return _json({"store": spec.name, "rows": listing.rows, **more, **_encodings(spec), "parts": listing.parts})
+
+    async def _gathered(
+        self,
+        request: Request,
+        stores: LocalStores,
+        asked: Asked,
+        span: tuple[Cursor, int],
+        scan: Scan,
+        *,
+        once: bool = False,
+    ) -> tuple[_Listing, Cursor | None]:
+        """Rows from a cursor up to a partition, as many as there is room and time for; and where the next begin."""
+        cursor, last = span
+        listing, until_s = _Listing(asked.limit), anyio.current_time() + LIST_S
+        while True:
+            question = msgspec.structs.replace(
+                asked.question, partition=cursor.partition, after=cursor.after, most_bytes=MOST_READ_BYTES
+            )
             try:
-                cursor = await self._page(request, stores, asked, question, scan, listing) or _next(cursor, last)
+                following = await self._page(request, stores, asked, question, scan, listing) or _next(cursor, last)
             except StateStoreNotAvailableError:
                 if not listing.rows:
                     raise
-                break  # what there is so far; who goes on is told
-        goes_on = cursor is not None and cursor.partition <= last
-        more: dict[str, Any] = {"cursor": cursor.encode() if cursor is not None and goes_on else None}
-        if key is not None and spec.kind == "versioned":
-            more = {"truncated": goes_on}
-        return _json({"store": spec.name, "rows": listing.rows, **more, **_encodings(spec), "parts": listing.parts})
+                return listing, cursor  # what there is so far; who goes on is told why not
+            if following is None or once or not listing.room or anyio.current_time() >= until_s:
+                return listing, following
+            cursor = following
 
     async def _page(
         self,
@@ -175,7 +197,7 @@ class StoreRoutes:
         stores: LocalStores,
         asked: Asked,
         question: Question,
-        scan: Any,
+        scan: Scan,
         listing: _Listing,
     ) -> Cursor | None:
         """The next rows of one partition, and where those after them begin."""
@@ -233,8 +255,9 @@ class _Listing:
 
     def add(self, page: list[Row], part: Part[Row], stores: LocalStores) -> None:
         self.rows += page
-        self._size_bytes += part.reader.read_bytes
-        self.parts.append(_of_part(part, stores))
+        self._size_bytes += sum(len(row.key) + len(row.value) for row in page)
+        if (told := _of_part(part, stores)) not in self.parts:
+            self.parts.append(told)
 
     def take_over(self, answer: Answer) -> Cursor | None:
         """Add what another worker has answered.
@@ -251,6 +274,8 @@ class _Listing:
         self.rows += told.rows
         self.parts += told.parts
         self._size_bytes += len(answer.body)
+        if told.truncated:
+            return Cursor(0)  # there is more, and no way to go on
         return None if told.cursor is None else Cursor.decode(told.cursor)
 
 
@@ -260,6 +285,7 @@ class _Told(msgspec.Struct):
     rows: list[msgspec.Raw] = []
     parts: list[msgspec.Raw] = []
     cursor: str | None = None
+    truncated: bool = False
     message: str = ""
 
 

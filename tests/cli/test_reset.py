@@ -9,6 +9,7 @@ from subprocess import CompletedProcess
 
 import anyio
 import anyio.to_thread
+import msgspec
 import pytest
 
 from streamlib import KafkaStreams, StreamsBuilder, StreamsConfig
@@ -155,8 +156,13 @@ async def test_offsets_go_where_they_are_told_to(shop: Shop, write_module: Write
         (("--to-datetime", "2020-01-01T12:00:00.001Z"), 1),
         (("--to-datetime", "2020-01-03"), 3),
     ):
-        done = await shop.command("--topology", "flow:builder", "--yes", *option)
+        done = await shop.command("--topology", "flow:builder", "--yes", "--json", *option)
         assert (done.returncode, done.stderr) == (0, "")
+        told = msgspec.json.decode(done.stdout)
+        assert (told["reset"], {each["offset"] for each in told["offsets"] if each["partition"] == 0}) == (
+            True,
+            {offset},
+        )
         assert (await shop.committed())[source] == offset
 
 

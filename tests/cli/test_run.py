@@ -44,8 +44,8 @@ class Setting(msgspec.Struct, frozen=True):
         command = [sys.executable, "-m", "streamlib", "run", "example.py", *arguments]
         command += ["--bootstrap-servers", self.kafka.bootstrap_servers, "--application-id", f"{self.source}-app"]
         command += ["--set", f"state_dir={self.folder / 'state'}"]
-        with (self.folder / "log").open("wb") as output:
-            process = subprocess.Popen(command, cwd=self.folder, stderr=output)
+        with (self.folder / "out").open("wb") as out, (self.folder / "log").open("wb") as log:
+            process = subprocess.Popen(command, cwd=self.folder, stdout=out, stderr=log)
         try:
             yield process
         finally:
@@ -110,7 +110,7 @@ async def revenue(
 
 
 async def test_two_workers_count_words_and_leave_nothing_behind(word_count: Setting) -> None:
-    with word_count.running("--workers", "2") as process:
+    with word_count.running("--workers", "2", "--json") as process:
         await word_count.produce([line.encode() for line in LINES])
         assert (await word_count.verdict()).holds
         workers = psutil.Process(process.pid).children()
@@ -119,6 +119,9 @@ async def test_two_workers_count_words_and_leave_nothing_behind(word_count: Sett
         code = await anyio.to_thread.run_sync(process.wait, 30)
     assert code == 0, word_count.log
     assert not any(worker.is_running() for worker in workers)
+    told = msgspec.json.decode((word_count.folder / "out").read_bytes().splitlines()[-1])
+    assert [each["worker"] for each in told["workers"]] == [1, 2]
+    assert told["records_in"] >= len(LINES)
 
 
 async def test_each_worker_shows_its_metrics_and_health_at_a_port_of_its_own(word_count: Setting) -> None:

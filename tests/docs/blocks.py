@@ -13,6 +13,7 @@ PAGES = ROOT / "docs" / "pages"
 README = ROOT / "README.md"
 
 _FENCE = re.compile(r"^( *)```([\w-]*) *(.*?)$(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+_SNIPPET = re.compile(r'^--8<-- "([^"]+)"$', re.MULTILINE)
 _TITLE = re.compile(r'title="([^"]+)"')
 _INDENTED = re.compile(r"(?:^(?:    .*)?\n)+", re.MULTILINE)
 _INLINE = re.compile(r"(?<!`)`([^`\n]+(?:\n[^`\n]+)?)`(?!`)")
@@ -40,15 +41,18 @@ def pages() -> list[Path]:
 
 
 def fenced(page: Path) -> list[Block]:
-    """In their order."""
+    """In their order; files that are shown are put in."""
     text = page.read_text()
     found = []
     for match in _FENCE.finditer(text):
         indent, language, rest, code = match.groups()
+        if code.startswith("\n--8<--"):
+            continue
         title = _TITLE.search(rest)
         lines = [line.removeprefix(indent) for line in code.removeprefix("\n").split("\n")]
         line = text.count("\n", 0, match.start()) + 1
-        found.append(Block(page, line, language, title.group(1) if title else "", "\n".join(lines)))
+        code = _SNIPPET.sub(lambda named: (ROOT / named.group(1)).read_text(), "\n".join(lines))
+        found.append(Block(page, line, language, title.group(1) if title else "", code))
     return found
 
 

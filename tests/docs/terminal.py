@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import subprocess
+import threading
 import uuid
 from collections import Counter
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from tests.docs.blocks import Block
 _SHELLS_OWN = re.compile(r"^\S*bash: line \d+: +\d+ (Killed|Terminated|Done)")
 _TIME = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}Z")
 _ANYTHING = "..."
+PATIENCE_S = 240.0
 
 
 class Terminal:
@@ -43,12 +45,22 @@ class Terminal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with suppress(ProcessLookupError):
-            os.killpg(self._shell.pid, signal.SIGKILL)
+        self._kill()
         self._shell.communicate()
 
     def run(self, commands: str) -> tuple[str, int]:
-        """What a block prints, and the exit code of its last command."""
+        """What a block prints, and the exit code of its last command.
+
+        One that does not come to its end, because it waits for what never comes, is ended with its shell.
+        """
+        timer = threading.Timer(PATIENCE_S, self._kill)
+        timer.start()
+        try:
+            return self._run(commands)
+        finally:
+            timer.cancel()
+
+    def _run(self, commands: str) -> tuple[str, int]:
         end = uuid.uuid4().hex
         assert self._shell.stdin is not None
         assert self._shell.stdout is not None
@@ -61,7 +73,11 @@ class Terminal:
                 lines += [before] if before else []
                 return "".join(each for each in lines if not _SHELLS_OWN.match(each)), int(code)
             lines.append(line)
-        raise AssertionError(f"the shell has ended: {''.join(lines)}")
+        raise AssertionError(f"the shell has ended, in\n{commands}\n{''.join(lines)}")
+
+    def _kill(self) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self._shell.pid, signal.SIGKILL)
 
 
 def is_as_shown(output: str, shown: str) -> bool:

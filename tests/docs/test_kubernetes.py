@@ -38,7 +38,7 @@ def environment(manifest: Path) -> dict[str, str]:
     for source in container.get("envFrom", ()):
         found |= maps[source["configMapRef"]["name"]]
     found |= {each["name"]: each.get("value", "orders-0") for each in container["env"]}
-    return {name: value for name, value in found.items() if not name.endswith("_PASSWORD_FILE")}
+    return {name: value for name, value in found.items() if not name.endswith(("_PASSWORD_FILE", "_TOKEN_FILE"))}
 
 
 @pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda path: path.name)
@@ -58,8 +58,13 @@ def test_pods_stop_in_good_order_and_are_probed_where_it_answers(manifest: Path)
     pod, container = workload(manifest)
     assert pod["terminationGracePeriodSeconds"] > LONGEST_STOP_S
     assert container["command"][0] == "streamlib"  # no shell: it has to get SIGTERM
-    port = int(container["command"][container["command"].index("--metrics") + 1].rpartition(":")[2])
-    assert {each["name"]: each["containerPort"] for each in container["ports"]} == {"metrics": port}
+    command = container["command"]
+    served = {
+        option: int(command[command.index(f"--{option}") + 1].rpartition(":")[2])
+        for option in ("metrics", "web")
+        if f"--{option}" in command
+    }
+    assert {each["name"]: each["containerPort"] for each in container["ports"]} == served
     probes = {each: container[f"{each}Probe"]["httpGet"] for each in ("readiness", "liveness")}
     assert {each["port"] for each in probes.values()} == {"metrics"}
     assert [probes["readiness"]["path"], probes["liveness"]["path"]] == ["/ready", "/health"]

@@ -23,8 +23,8 @@ from streamlib.config import SECRET_FILES
 from tests.docs.blocks import PAGES, README, ROOT, Block, fenced, indented, inline, pages
 from tests.docs.prepared import BEFORE, PREPARED
 
-RUN_ELSEWHERE = {PAGES / "tutorial.md"}  # by tests/docs/test_new_user.py, as files
-READABLE = {"python", "pycon", "sh", "console", "text", "yaml", "toml", "sql", "mermaid"}
+RUN_ELSEWHERE = {PAGES / "tutorial.md", PAGES / "examples.md"}  # as files: test_new_user.py, tests/examples
+READABLE = {"python", "pycon", "sh", "bash", "console", "text", "yaml", "toml", "sql", "mermaid"}
 
 ALL = [block for page in pages() for block in fenced(page)]
 STREAMLIB: Any = typer.main.get_command(make_app())
@@ -112,7 +112,7 @@ def test_commands_that_do_not_exist_are_found(line: str) -> None:
 def command_lines(page: Path) -> Iterator[tuple[str, str]]:
     """Commands in blocks, continued lines joined, and within lines where they are more than a name."""
     for block in (*fenced(page), *indented(page)):
-        if block.language in ("", "sh", "console"):
+        if block.language in ("", "sh", "bash", "console"):
             text = re.sub(r"\\\n\s*", " ", block.code)
             for part in re.split(r"\n|\s*(?:\||&&|;)\s+|(?<!>)& ", text):
                 line = part.strip().removeprefix("$ ").split("<<")[0]
@@ -216,6 +216,7 @@ ARGUMENTS = {
     # of functions and attributes, and of Kafka's topics, that end like settings
     *("timestamp_ms", "first_ms", "last_ms", "size_ms", "start_ms", "end_ms", "took_ms", "stream_time_ms"),
     *("system_time_ms", "now_ms", "earliest_end_ms", "latest_start_ms", "expires_at_ms", "down_ms"),
+    *("from_ms", "to_ms"),  # of requests to a worker
     "grace_ms",  # of Quix Streams
 }
 

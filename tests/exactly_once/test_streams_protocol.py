@@ -16,6 +16,7 @@ from tests.exactly_once.harness import Bench, Worker, check_counts, numbered
 
 PARTITIONS = 8
 KEYS = "abcdefghijklmnop"  # two for each partition
+GROUP_RESOURCE = 32
 
 pytestmark = pytest.mark.broker
 
@@ -79,6 +80,14 @@ class StreamsBench(Bench):
         else:
             check_counts(self.written, await self.read())
 
+    async def remember_members(self, session_timeout_ms: int) -> None:
+        """For so long, instead of the broker's 4 s."""
+        client = self.connection.client
+        setting = {"name": "streams.session.timeout.ms", "value": str(session_timeout_ms)}
+        resource = {"resource_type": GROUP_RESOURCE, "resource_name": self.name, "configs": [setting]}
+        answer = await client.call("IncrementalAlterConfigs", {"resources": [resource]}, node=client.controller)
+        assert [each.error_code for each in answer.responses] == [0]
+
     async def members(self) -> dict[str, set[tuple[str, int]]]:
         """What the coordinator says who has which task."""
         client = self.connection.client
@@ -140,6 +149,7 @@ async def test_tasks_of_a_killed_worker_go_to_the_others(bench: StreamsBench, to
 
 
 async def test_a_killed_worker_that_comes_back_is_the_same_member(bench: StreamsBench) -> None:
+    await bench.remember_members(60_000)  # a process may take long to begin
     first, second = bench.begin(), bench.begin()
     await bench.until_shared(first, second)
     before = await bench.members()

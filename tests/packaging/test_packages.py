@@ -33,6 +33,7 @@ NEEDS = {
     "import streamlib.monitoring.prometheus": "prometheus",
     "import streamlib.monitoring.endpoint": "prometheus",
     "import streamlib.monitoring.opentelemetry": "opentelemetry",
+    "import streamlib.monitoring.tracing": "opentelemetry",
     "import streamlib.schemas": "schemas",
     "from streamlib.testing.broker import Broker; Broker.start().__enter__()": "broker",
 }

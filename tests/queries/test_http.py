@@ -33,6 +33,7 @@ from streamlib.runtime.local_stores import LagInfo, StoreCopy
 from streamlib.runtime.ports import MemberTasks
 from streamlib.testing import TopologyTestDriver
 from streamlib.topology.nodes import StoreSpec
+from streamlib.web import stores
 from streamlib.web.stores import StoreRoutes
 
 Get = Callable[..., tuple[int, dict[str, Any]]]
@@ -234,6 +235,21 @@ def test_rows_come_in_pages(driver: TopologyTestDriver, get: Get) -> None:
     assert [key for key, _ in rows(first) + rows(again)] == names[:-7:-1]
 
 
+def test_a_page_ends_when_enough_was_read_for_it_and_the_next_goes_on(
+    driver: TopologyTestDriver, get: Get, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However few of the rows are asked for."""
+    monkeypatch.setattr(stores, "MOST_READ_BYTES", 1_000)
+    monkeypatch.setattr(stores, "LIST_S", 0)
+    pipe(driver, "words", str, *((f"{n:03}", "x", 1_000) for n in range(600)), ("zoe", "x", 61_000))
+    pages: list[dict[str, Any]] = [{"rows": [], "cursor": None}]
+    while len(pages) == 1 or pages[-1]["cursor"] is not None:
+        cursor = {} if pages[-1]["cursor"] is None else {"cursor": pages[-1]["cursor"]}
+        pages.append(get("/stores/minutes", from_ms=60_000, **cursor)[1])
+    assert [row for page in pages for row in rows(page)] == [("zoe", 1)]
+    assert len(pages) > 3
+
+
 def test_windows_of_a_key_and_of_all(driver: TopologyTestDriver, get: Get) -> None:
     pipe(driver, "words", str, ("ann", "x", 1_000), ("bob", "x", 2_000), ("ann", "x", 61_000))
     body = get("/stores/minutes/keys/ann")[1]
@@ -335,12 +351,12 @@ def test_workers_of_another_application_are_told_so(get: Get) -> None:
 
 
 def test_all_stores_are_listed(get: Get) -> None:
-    stores = {each["name"]: each for each in get("/stores")[1]["stores"]}
-    assert stores["counts"] | {"lag": {}} == {
+    found = {each["name"]: each for each in get("/stores")[1]["stores"]}
+    assert found["counts"] | {"lag": {}} == {
         "name": "counts", "kind": "timestamped_key_value", "key": "string", "key_as": "plain text", "value": "long",
         "global": False, "partitions": 1, "active": {"0": "10.0.0.1:80"}, "here": [0], "standby_here": [], "lag": {},
     }  # fmt: skip
-    assert stores["rates"]["global"]
+    assert found["rates"]["global"]
 
 
 def test_rows_that_cannot_be_read_are_said_to_be_so(driver: TopologyTestDriver, local: Local, get: Get) -> None:

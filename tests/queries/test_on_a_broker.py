@@ -269,6 +269,14 @@ async def check_in_process(workers: Collection[Worker]) -> None:
 
 
 async def test_while_tasks_move_no_answer_is_wrong(bench: Bench, tmp_path: Path) -> None:
+    await check_moves(bench, tmp_path)
+
+
+async def test_while_the_brokers_move_tasks_no_answer_is_wrong(streams_bench: Bench, tmp_path: Path) -> None:
+    await check_moves(streams_bench, tmp_path)
+
+
+async def check_moves(bench: Bench, tmp_path: Path) -> None:
     """Workers come, go, and are killed; all the time every key has the value it has, or cannot be had."""
     await bench.produce()
     said: set[tuple[int, Any]] = set()
@@ -312,7 +320,8 @@ class Process:
         command = [sys.executable, "-m", "streamlib", "run", "counting.py", "--web", self.endpoint]
         command += ["--application-id", bench.name, "--bootstrap-servers", config.bootstrap_servers]
         command += ["--processing-guarantee", "exactly_once_v2", "--set", f"state_dir={folder / 'process'}"]
-        command += ["--set", "session_timeout_ms=6000", "--set", f"web_token_file={folder / 'token'}"]
+        command += ["--set", f"web_token_file={folder / 'token'}", "--set", f"group_protocol={config.group_protocol}"]
+        command += ["--set", f"session_timeout_ms={config.session_timeout_ms}"]
         with (folder / "log").open("wb") as log:
             self._process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
 

@@ -261,3 +261,22 @@ async def test_what_is_no_key_is_named() -> None:
         await until(lambda: bench.worker.running)
         with pytest.raises(SerializationError, match=r"7 is no key of it: .*; its keys are string"):
             await counts(bench).get(7)  # type: ignore[arg-type]
+
+
+async def test_an_answer_that_took_too_long_is_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process was stopped when it had read the row, and others have had the task since."""
+    bench = Bench()
+    bench.broker.write(IN0, "a")
+    async with working(bench, IN0, IN1):
+        await until(lambda: bench.committed(IN0) == 1)
+        backend = bench.tasks.running[T0].backend
+        peek = backend.peek
+
+        def stopped(store: str, key: bytes) -> bytes | None:
+            row = peek(store, key)
+            bench.clock.ms += 20_000
+            return row
+
+        monkeypatch.setattr(backend, "peek", stopped)
+        with pytest.raises(StreamsRebalancingError, match="has lost touch with its group"):
+            await counts(bench).get("a")

@@ -254,3 +254,47 @@ async def test_without_a_stand_in_nothing_is_watched() -> None:
     bench = Bench()
     with anyio.fail_after(5):
         await bench.worker._slow_functions.run()
+
+
+@pytest.mark.parametrize("answered", [True, False])
+async def test_the_worker_vouches_for_its_tasks_as_long_as_the_group_answers_the_stand_in(answered: bool) -> None:
+    """For those who ask for what is in the stores: nobody else can have been given the tasks by then."""
+    bystander = Bystander()
+    vouched: list[bool] = []
+
+    def hold(value: str) -> str:
+        if not vouched:
+            for _ in range(3):
+                bench.clock.ms += 5_000
+                bystander.time_passes(3_000)
+                assert bystander.watch is not None
+                if answered:
+                    bystander.watch.answered()
+                vouched.append(bench.membership.vouches)
+        return value
+
+    bench = Bench(hold, stand_in=bystander)
+    write(bench, IN0, "a")
+    async with working(bench, IN0):
+        await until(lambda: bench.committed(IN0) == 1)
+    assert vouched == ([True, True, True] if answered else [True, True, False])
+
+
+async def test_who_is_about_to_be_made_to_leave_vouches_for_nothing() -> None:
+    bystander = Bystander()
+    vouched: list[bool] = []
+
+    def hold(value: str) -> str:
+        if not vouched:
+            vouched.append(bench.membership.vouches)
+            bystander.time_passes(2 * LIMIT_MS)
+            assert bystander.watch is not None
+            bystander.watch.answered()  # a beat that was still under way
+            vouched.append(bench.membership.vouches)
+        return value
+
+    bench = Bench(hold, stand_in=bystander)
+    write(bench, IN0, "a")
+    async with working(bench, IN0):
+        await until(lambda: bench.committed(IN0) == 1)
+    assert vouched == [True, False]

@@ -115,7 +115,7 @@ def test_workers_of_several_hosts_are_called_by_host_too() -> None:
 
 
 def test_two_with_one_name_are_told_apart_by_address() -> None:
-    app = merged(answer(worker("a"), "h:80"), answer(worker("a"), "h:81"))
+    app = merged(answer(worker("a"), "h:81"), answer(worker("a"), "h:80"))
     assert [row.name for row in app.workers] == ["h:80", "h:81"]
 
 

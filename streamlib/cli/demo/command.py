@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated
 
 import anyio
+import msgspec
 import typer
 from rich.console import Console
 from rich.progress import Progress
@@ -25,7 +26,7 @@ from streamlib.cli.demo.verdict import Verdict, examples
 from streamlib.cli.demo.word_count import PREFIX_VARIABLE
 from streamlib.cli.errors import FAILURE_EXIT
 from streamlib.cli.logs import set_up_logs
-from streamlib.cli.options import ConfigOption, SetOption
+from streamlib.cli.options import ConfigOption, JsonOption, SetOption
 from streamlib.cli.run import line_printer
 from streamlib.cli.signals import end_like_ctrl_c
 from streamlib.cli.supervisor import Supervisor, SupervisorOptions
@@ -49,6 +50,7 @@ def demo(
     keep: Annotated[
         bool, typer.Option("--keep", help="Keep topics and state; a broker of its own runs on until Ctrl-C.")
     ] = False,
+    json: JsonOption = False,
 ) -> None:
     """Count words exactly once on a real Kafka while a worker is killed, and check every count.
 
@@ -58,7 +60,7 @@ def demo(
 
     Example: streamlib demo --bootstrap-servers localhost:9092
     """
-    console = Console()
+    console = Console(stderr=json)
     set_up_logs("warning", console)
     end_like_ctrl_c()
     started = time.monotonic()
@@ -77,7 +79,11 @@ def demo(
         if bootstrap_servers is not None and not keep:
             stack.callback(_clean_up, options)
         verdict, total = _run(options, console)
-        _print_verdict(console, verdict, total, time.monotonic() - started)
+        if json:
+            told = {"holds": verdict.holds, **msgspec.structs.asdict(verdict), "restarts": total.restarts}
+            print(msgspec.json.encode(told).decode(), flush=True)
+        else:
+            _print_verdict(console, verdict, total, time.monotonic() - started)
         if keep:
             _leave_open(console, options, own_broker=bootstrap_servers is None)
     if not verdict.holds:

@@ -15,7 +15,7 @@ from streamlib.cli.client import opened
 from streamlib.cli.dlq.plan import GROUP_PREFIX, Plan, Request, Route, make_plan
 from streamlib.cli.dlq.reading import Extent, existing, read_letters, what_was_replayed
 from streamlib.cli.dlq.replay import INSTANCE_ID, replay
-from streamlib.cli.dlq.screen import Kind, as_json, kinds_table, plan_table, show_letter
+from streamlib.cli.dlq.screen import Kind, as_json, kinds_table, plan_as_json, plan_table, show_letter
 from streamlib.cli.errors import FAILURE_EXIT, UsageError
 from streamlib.cli.logs import set_up_logs
 from streamlib.cli.options import BootstrapServersOption, ConfigOption, JsonOption, SetOption, YesOption
@@ -54,7 +54,7 @@ def list_letters(
     settings = _settings(topic, bootstrap_servers, config, set_)
     kinds = anyio.run(_kinds, settings, topic, _wanted(exception, from_, until), console)
     if json:
-        print(msgspec.json.encode(kinds).decode())
+        print(msgspec.json.encode({"topic": topic, "kinds": kinds}).decode())
     elif not kinds:
         print(f"there are no such dead letters in {topic}")
     else:
@@ -112,6 +112,7 @@ def replay_letters(
     again: Annotated[bool, typer.Option("--again", help="Also what was replayed before.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be written.")] = False,
     yes: YesOption = False,
+    json: JsonOption = False,
 ) -> None:
     """Write dead letters back to the topics they came from, each once.
 
@@ -120,6 +121,8 @@ def replay_letters(
 
     Example: streamlib dlq replay orders-failed --exception shop.NoPrice --dry-run
     """
+    if json and not (yes or dry_run):
+        raise UsageError("--json asks nothing: add --yes or --dry-run")
     console = _console()
     settings = _settings(topic, bootstrap_servers, config, set_)
     wanted = _wanted(exception, from_, until)
@@ -127,14 +130,17 @@ def replay_letters(
     if request.to == topic:
         raise UsageError(f"--to {topic} is the topic of dead letters itself")
     plan = anyio.run(_plan, settings, request, console)
-    _tell(plan, topic)
+    if not json:
+        _tell(plan, topic)
     if dry_run or not plan.total:
+        if json:
+            print(msgspec.json.encode(plan_as_json(plan, 0)).decode())
         return
     if not yes and not typer.confirm(f"Write {plan.total:,} records?", err=True):
         print("nothing was written", file=sys.stderr)
         raise typer.Exit(FAILURE_EXIT)
     written = anyio.run(_replay, settings, request, plan, console)
-    print(f"records replayed: {written:,}")
+    print(msgspec.json.encode(plan_as_json(plan, written)).decode() if json else f"records replayed: {written:,}")
 
 
 class _Choice(msgspec.Struct, frozen=True):

@@ -53,6 +53,16 @@ def plan_table(plan: Plan) -> Table:
     return table
 
 
+def plan_as_json(plan: Plan, written: int) -> Mapping[str, Any]:
+    """What is to be written, and how much of it was."""
+    return {
+        "to": dict(sorted(plan.counts.items())),
+        "not_wanted": plan.not_wanted,
+        "without_source": plan.without_source,
+        "replayed": written,
+    }
+
+
 def show_letter(console: Console, letter: Letter, *, trace: bool) -> None:
     """Some lines, and an empty one."""
     key, value, timestamp, headers = letter.record

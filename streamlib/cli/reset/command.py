@@ -6,16 +6,17 @@ import sys
 from typing import Annotated
 
 import anyio
+import msgspec
 import typer
 from rich.console import Console
 
 from streamlib.cli.client import opened
 from streamlib.cli.errors import FAILURE_EXIT, UsageError
 from streamlib.cli.logs import set_up_logs
-from streamlib.cli.options import AppArgument, BootstrapServersOption, ConfigOption, SetOption, YesOption
+from streamlib.cli.options import AppArgument, BootstrapServersOption, ConfigOption, JsonOption, SetOption, YesOption
 from streamlib.cli.reset.doing import delete_local_state, reset_in_cluster
 from streamlib.cli.reset.plan import Inputs, ResetPlan, Start, ToOffset, ToTime, make_plan
-from streamlib.cli.reset.screen import show
+from streamlib.cli.reset.screen import as_json, show
 from streamlib.cli.screens import log_or_terminal
 from streamlib.cli.settings import GivenSettings, load_config, load_settings
 from streamlib.cli.target import Target, load_target
@@ -45,6 +46,7 @@ def reset(
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
     yes: YesOption = False,
+    json: JsonOption = False,
 ) -> None:
     """Let an application begin anew: set its offsets, delete its internal topics.
 
@@ -53,13 +55,17 @@ def reset(
     Example: streamlib reset revenue --topology shop.revenue:topology --to-datetime 2026-11-01 --dry-run
     """
     set_up_logs("error", Console(stderr=True))
+    if json and not (yes or dry_run):
+        raise UsageError("--json asks nothing: add --yes or --dry-run")
     start = _start(to_offset, to_datetime, earliest=to_earliest, latest=to_latest)
     given = GivenSettings(application_id=app, bootstrap_servers=bootstrap_servers, file=config, others=set_ or [])
     target = None if topology is None else load_target(topology)
     settings = load_settings(given) if target is None else load_config(given, target)
     plan = anyio.run(_plan, settings, target, start)
-    show(plan, log_or_terminal(), local_state=local_state)
+    if not json:
+        show(plan, log_or_terminal(), local_state=local_state)
     if dry_run:
+        _tell(plan, local_state=local_state, done=False, json=json)
         return
     if not yes and not typer.confirm(f"Reset {app}?", err=True):
         print("nothing was done", file=sys.stderr)
@@ -67,7 +73,14 @@ def reset(
     if local_state:
         delete_local_state(plan.state)  # first: without it, workers restore it; without the topics, it misleads them
     anyio.run(_reset, settings, plan)
-    print(f"{app} is reset")
+    _tell(plan, local_state=local_state, done=True, json=json)
+
+
+def _tell(plan: ResetPlan, *, local_state: bool, done: bool, json: bool) -> None:
+    if json:
+        print(msgspec.json.encode({"reset": done, **as_json(plan, local_state=local_state)}).decode())
+    elif done:
+        print(f"{plan.application_id} is reset")
 
 
 def _start(offset: int | None, time: str | None, *, earliest: bool, latest: bool) -> Start:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -16,6 +17,19 @@ def show(plan: ResetPlan, console: Console, *, local_state: bool) -> None:
         console.print(_offsets(plan))
     for line in _lines(plan, local_state=local_state):
         console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+
+def as_json(plan: ResetPlan, *, local_state: bool) -> Mapping[str, Any]:
+    """The same for programs."""
+    return {
+        "application_id": plan.application_id,
+        "offsets": [
+            {**partition._asdict(), "committed": plan.committed.get(partition), "offset": offset}
+            for partition, offset in sorted(plan.offsets.items())
+        ],
+        "deleted_topics": list(plan.topics),
+        "deleted_state": str(plan.state) if local_state and plan.state.is_dir() else None,
+    }
 
 
 def _offsets(plan: ResetPlan) -> Table:

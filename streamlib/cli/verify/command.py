@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import anyio
@@ -10,9 +9,9 @@ import msgspec
 import typer
 from rich.console import Console
 
-from streamlib.cli.errors import FAILURE_EXIT, USAGE_EXIT, debug_wanted, describe
+from streamlib.cli.errors import FAILURE_EXIT, USAGE_EXIT, print_error
 from streamlib.cli.logs import set_up_logs
-from streamlib.cli.options import ApplicationIdOption, BootstrapServersOption, ConfigOption, SetOption
+from streamlib.cli.options import ApplicationIdOption, BootstrapServersOption, ConfigOption, JsonOption, SetOption
 from streamlib.cli.screens import log_or_terminal, progress
 from streamlib.cli.settings import GivenSettings, load_config
 from streamlib.cli.target import load_target
@@ -40,7 +39,7 @@ def verify(
         ),
     ] = False,
     examples: Annotated[int, typer.Option(min=0, help="How many wrong records to show of each topic.")] = 5,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Compare what an application has written with what its inputs lead to, and look for hanging transactions.
 
@@ -74,5 +73,5 @@ def _report(target: str, given: GivenSettings, console: Console, *, from_beginni
             job = Job(loaded.topology, settings, from_beginning=from_beginning, examples=examples, step=step)
             return anyio.run(job.run)
     except StreamsError as error:
-        print(f"error: {describe(error, debug=debug_wanted())}", file=sys.stderr, flush=True)
+        print_error(error, USAGE_EXIT)
         raise typer.Exit(USAGE_EXIT) from None

@@ -8,8 +8,9 @@ from typing import Any
 
 import msgspec
 
-from streamlib.engine.calls import Calls, Line
+from streamlib.engine.calls import Line
 from streamlib.engine.inputs import NodeFn
+from streamlib.engine.operators.site import Work
 from streamlib.errors import TopologyError
 from streamlib.topology import operators as op
 from streamlib.topology.functions import is_async_generator
@@ -32,19 +33,19 @@ def is_awaited(node: ProcessorNode) -> bool:
     return getattr(node.operator, "calls", None) is not None
 
 
-def compile_awaited(
-    node: ProcessorNode, calls: Calls | None, compile_plain: Callable[[ProcessorNode, Line], NodeFn]
-) -> NodeFn:
+def compile_awaited(node: ProcessorNode, work: Work, compile_plain: Callable[[ProcessorNode, Line], NodeFn]) -> NodeFn:
     """The node that notes calls. What comes after one is the plain operator with a function that says what is known.
 
     Raises:
         TopologyError: nothing can be awaited here.
     """
+    calls = work.calls
     if calls is None:
         raise TopologyError(f"node {node.name}: functions cannot be awaited where a global store is filled")
     operator: Any = node.operator
     field = FUNCTIONS[type(operator)]
     line = calls.line(node.name, _called(operator, getattr(operator, field)), operator.calls)
+    line.traced = None if work.tracing is None else work.tracing.call
     plain = msgspec.structs.replace(operator, **{field: line.answered, "calls": None})
     line.resume = compile_plain(msgspec.structs.replace(node, operator=plain), line)
     return partial(calls.register, line)

@@ -15,6 +15,7 @@ from streamlib.engine.inputs import NodeFn
 from streamlib.engine.outbox import Outbox
 from streamlib.engine.punctuation import Punctuation, Punctuator, Schedule
 from streamlib.engine.record_cache import CacheBudget, RecordCache
+from streamlib.engine.tracing import TaskTracing
 from streamlib.errors import ProcessingError, SerializationError, TopologyError
 from streamlib.records import Headers
 from streamlib.state.overlay import Overlay
@@ -60,7 +61,7 @@ class Work(msgspec.Struct, frozen=True):
     user's, in the order they were compiled; `stream_times` the operators', by node; `global_stores` can be read by all
     of them; nodes of global stores have no `punctuation` and no `calls`. `behind()`: records are known to wait for the
     task. `shared` is what several nodes have in common, by a name they agree on. `max_record_bytes`: none larger can be
-    written. `counts`: nodes are counted."""
+    written. `counts`: nodes are counted. `tracing`: records are traced."""
 
     cursor: Cursor
     outbox: Outbox
@@ -78,6 +79,7 @@ class Work(msgspec.Struct, frozen=True):
     calls: Calls | None = None
     max_record_bytes: int = (1 << 31) - 1
     counts: Counts | None = None
+    tracing: TaskTracing | None = None
 
 
 class Site(msgspec.Struct, frozen=True):

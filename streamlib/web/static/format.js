@@ -29,6 +29,8 @@ export function seconds(value) {
 }
 
 export const percent = (part) => (part === null || part === undefined ? NONE : part > 0 && part < 0.1 ? `${(part * 100).toFixed(1)} %` : `${Math.round(part * 100)} %`);
+// Ids that are made up are known by their beginning, as in the list of workers.
+export const short = (id) => (/^[0-9a-f]{32}$/.test(id) ? id.slice(0, 8) : id);
 export const clock = (at) => new Date(at).toLocaleTimeString("en-GB");
 export const moment = (at) => new Date(at).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "medium" });
 export const plural = (number, word) => `${whole.format(number)} ${word}${number === 1 ? "" : "s"}`;

@@ -73,5 +73,5 @@ function rebalances(app) {
 
 function what(each) {
   const people = (names, verb) => (names.length ? [`${f.plural(names.length, "worker")} ${verb}`] : []);
-  return [...people(each.joined, "joined"), ...people(each.left, "left"), `${each.moving} of ${f.plural(each.tasks, "task")} ${each.moving === 1 ? "moves" : "move"}`].join(", ");
+  return [...people(each.joined, "joined"), ...people(each.left, "left"), each.moving ? `${each.moving} of ${f.plural(each.tasks, "task")} ${each.moving === 1 ? "moves" : "move"}` : "no task moves"].join(", ");
 }

@@ -88,7 +88,7 @@ function form(store) {
 
 function rows() {
   if (here.rows === null) return h("p", { class: "empty", "data-key": "rows" }, "Reading ...");
-  const worker = [...new Set((here.found ?? []).map((part) => part.worker).filter(Boolean))].join(", ");
+  const worker = [...new Set((here.found ?? []).map((part) => f.short(part.worker ?? "")).filter(Boolean))].join(", ");
   const page = here.cursors.length;
   const pages = h("div", { class: "pages" },
     h("button", { type: "button", disabled: page === 1 || here.busy, onclick: () => { here.cursors.pop(); read(); } }, "Before"),
