@@ -128,7 +128,7 @@ class RocksDBBackend:
                     put(key, value)
         _put_positions(batch, positions)
         size_bytes = batch.size_in_bytes()
-        self._db.write(batch)
+        self._write(batch)
         for store, changed in changes.items():
             self._rows_of[store].learn(changed, size_bytes // len(changes))
 
@@ -146,7 +146,7 @@ class RocksDBBackend:
                 else:
                     put(key, value)
         _put_positions(batch, positions)
-        self._db.write(batch, self._bulk_options if bulk else self._load_options)
+        self._write(batch, self._bulk_options if bulk else self._load_options)
         self._unsettled, self._settling = self._unsettled or bulk, False
         for store in changes:
             self._rows_of[store].forget()
@@ -178,10 +178,19 @@ class RocksDBBackend:
             batch.put(b"", value, handle)
             self._db.write(batch, self._bulk_options)
 
+    def _write(self, batch: WriteBatch, options: WriteOptions | None = None) -> None:
+        try:
+            self._db.write(batch, options)
+        except Exception as error:
+            raise StateStoreError(
+                f"the database in {self._folder} cannot be written: {error}; is the disk full? What is committed and "
+                "not in it is restored from the changelogs at the next start"
+            ) from error
+
     def delete_range(self, store: str, start: bytes, end: bytes) -> None:
         batch = WriteBatch(raw_mode=True)
         batch.delete_range(start, end, self._handles[store])
-        self._db.write(batch)
+        self._write(batch)
         self._rows_of[store].forget_range(start, end)
 
     def positions(self) -> dict[str, int]:

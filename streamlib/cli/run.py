@@ -130,13 +130,14 @@ def _run_as_worker(target: str, given: GivenSettings, log_level: str, link: Supe
 
     def make_app() -> KafkaStreams:
         loaded = load_target(target)
-        return KafkaStreams(loaded.topology, places.told_to_others(load_config(given, loaded)))
+        config = places.told_to_others(load_config(given, loaded))
+        return KafkaStreams(loaded.topology, config, tracing=loaded.tracing)
 
     raise typer.Exit(run_supervised(make_app, link, debug=debug_wanted(), places=places))
 
 
 def _run_here(target: Target, config: StreamsConfig, console: Console, places: Places, *, json: bool = False) -> None:
-    app = KafkaStreams(target.topology, places.told_to_others(config))
+    app = KafkaStreams(target.topology, places.told_to_others(config), tracing=target.tracing)
     with shown(app, places), View(lambda: [_view_of(app)], console, log_line=log.info, json=json):
         run_app(app)
 

@@ -21,6 +21,7 @@ import msgspec
 from streamlib.cli.errors import UsageError
 from streamlib.config import StreamsConfig
 from streamlib.dsl.builder import StreamsBuilder
+from streamlib.engine.tracing import Tracing
 from streamlib.errors import StreamsError, TopologyError
 from streamlib.topology.topology import Topology
 
@@ -28,12 +29,13 @@ DEFAULT_NAME = "topology"
 
 
 class Target(msgspec.Struct, frozen=True):
-    """What MODULE:NAME stands for. `config` is the module's own, in whatever form it gives it."""
+    """What MODULE:NAME stands for. `config` is the module's own, in whatever form it gives it; `tracing`, too."""
 
     module: str
     name: str
     topology: Topology
     config: StreamsConfig | Mapping[str, Any] | None
+    tracing: Tracing | None = None
 
 
 def load_target(text: str) -> Target:
@@ -47,7 +49,9 @@ def load_target(text: str) -> Target:
     look_in_current_folder()
     module = _import(module_name)
     value = _find(module, name)
-    return Target(module_name, name, _as_topology(value, f"{module_name}:{name}"), _module_config(module))
+    return Target(
+        module_name, name, _as_topology(value, f"{module_name}:{name}"), _module_config(module), _module_tracing(module)
+    )
 
 
 def split_target(text: str) -> tuple[str, str]:
@@ -153,3 +157,8 @@ def _makes_topology(value: object, module: ModuleType) -> bool:
 def _module_config(module: ModuleType) -> StreamsConfig | Mapping[str, Any] | None:
     config = getattr(module, "config", None)
     return config if isinstance(config, StreamsConfig | Mapping) else None
+
+
+def _module_tracing(module: ModuleType) -> Tracing | None:
+    tracing: Tracing | None = getattr(module, "tracing", None)
+    return tracing if hasattr(tracing, "of_task") else None

@@ -141,10 +141,10 @@ class Album:
                 "dropped": seen.status.dropped,
             },
             tasks=tuple(_task(task, each, inputs[task]) for task, each in tasks.items()),
-            coming=tuple(_coming(each) for each in sorted(seen.restorations, key=lambda each: each.id)),
+            coming=tuple(coming(each) for each in sorted(seen.restorations, key=lambda each: each.id)),
             nodes=self._nodes(nodes),
             topics=self._topics(),
-            hot_keys=self._hot_keys(),
+            hot_keys=self.hot_keys(),
             rebalances=tuple(self._rebalances),
             history=tuple(self._history),
         )
@@ -174,7 +174,8 @@ class Album:
             for topic in sorted(read.keys() | last.written.keys())
         }
 
-    def _hot_keys(self) -> tuple[HotKey, ...]:
+    def hot_keys(self) -> tuple[HotKey, ...]:
+        """Those of each topic that came most often, as people read them."""
         return tuple(
             HotKey(each.topic, self._key_text(each.topic, each.key), each.count, each.over, each.of)
             for each in self.sampling.hot_keys(HOT_KEYS)
@@ -211,7 +212,8 @@ def _task(task: str, metrics: TaskMetrics, partitions: list[PartitionSeen]) -> T
     )  # fmt: skip
 
 
-def _coming(restoration: Restoration) -> TaskComing:
+def coming(restoration: Restoration) -> TaskComing:
+    """How far a restore or a standby is."""
     stores = tuple(
         StoreComing(each.store, max(each.position - each.start, 0), each.remaining)
         for each in restoration.changelogs.values()

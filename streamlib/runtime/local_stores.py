@@ -95,6 +95,7 @@ class LocalStores:
         tasks: what it runs and follows.
         restorer: how far it is with what it restores and follows.
         global_stores: its copies of those; None if there are none.
+        hears_of_all: whether the group tells of all members, or only of those that have a server (KIP-1071).
     """
 
     def __init__(
@@ -105,6 +106,8 @@ class LocalStores:
         tasks: TaskSet,
         restorer: Restorer,
         global_stores: GlobalStores | None = None,
+        *,
+        hears_of_all: bool = True,
     ) -> None:
         self.plan = plan
         self._place = place
@@ -112,6 +115,7 @@ class LocalStores:
         self._tasks = tasks
         self._restorer = restorer
         self._global_stores = global_stores
+        self._hears_of_all = hears_of_all
 
     @property
     def me(self) -> MemberTasks:
@@ -202,8 +206,9 @@ class LocalStores:
                 "application_server on each"
             )
         if owner is None:
+            silent = "" if self._hears_of_all else ", or runs on one that has no application_server"
             return StreamsRebalancingError(
-                f"{where}: task {task_id} is on its way from one worker to another: ask again in a moment"
+                f"{where}: task {task_id} is on its way from one worker to another{silent}: ask again in a moment"
             )
         place = owner.endpoint or owner.worker or owner.member
         copy = "; here is a copy, which may be out of date (stale)" if has_copy else ""

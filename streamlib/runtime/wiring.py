@@ -143,7 +143,8 @@ def build_worker(
         group, clock, settings, Assignor(plan, admin, policy), introduction(plan, place, tasks), wakeup
     )
     committer = build_committer(config, adapters, directory.identity, group, membership)
-    local = LocalStores(plan, place, membership, tasks, restorer, global_stores)
+    hears_of_all = config.group_protocol == "classic"
+    local = LocalStores(plan, place, membership, tasks, restorer, global_stores, hears_of_all=hears_of_all)
     return Worker(
         WorkerParts(
             plan=plan,

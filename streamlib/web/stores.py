@@ -121,100 +121,64 @@ class StoreRoutes:
         return _json({"stores": [each for each in found if each is not None]})
 
     async def _key(self, request: Request) -> Response:
-        stores, asked = self._app.local_stores, _asked(request, ("as_of", "from_ms", "to_ms", "reverse"))
-        spec, text = spec_of(stores, asked.question), _key_text(request)
-        if spec.kind not in ("key_value", "timestamped_key_value") and (spec.kind != "versioned" or asked.bounds.given):
-            return await self._listed(request, stores, asked, text)
+        inquiry = self._inquiry(request, ("as_of", "from_ms", "to_ms", "reverse"))
+        spec, asked, text = inquiry.spec, inquiry.asked, _key_text(request)
+        if spec.kind in _MANY_BY_KEY or (spec.kind == "versioned" and asked.bounds.given):
+            return await self._listed(inquiry, text)
         if asked.as_of is not None and spec.kind != "versioned":
             raise InvalidStateStoreError(f"as_of is for versioned stores, {spec.name} is none")
         if asked.bounds.given:
             scan_for(spec, asked.bounds)  # says what does not go with it
             raise InvalidStateStoreError("reverse is for lists of rows, this is one row")
+        return await self._one(inquiry, text)
+
+    async def _one(self, inquiry: Inquiry, text: str) -> Response:
+        """The row of a key."""
+        spec, asked, stores = inquiry.spec, inquiry.asked, inquiry.stores
         key = key_of(spec, text)
         try:
             part = part_of_key(stores, asked.question, key)
         except (InvalidStateStorePartitionError, StreamsRebalancingError) as error:
-            answer = await self._elsewhere.ask(request, stores, _task_of(stores, asked, spec, key), asked, error)
-            return answer.response()
+            return (await self._elsewhere.ask(inquiry, inquiry.task_of(key), error)).response()
         value = part.read(lambda store: store.get(key) if asked.as_of is None else store.get(key, asked.as_of))
         if value is None:
             return _problem(404, "key_not_found", f"store {spec.name} has no {text!r:.80}", _of_part(part, stores))
         return _json({"store": spec.name, **_fields(row_of(key, value)), **_encodings(spec), **_of_part(part, stores)})
 
     async def _rows(self, request: Request) -> Response:
-        asked = _asked(request, ("from", "to", "prefix", "from_ms", "to_ms", "reverse"))
-        return await self._listed(request, self._app.local_stores, asked, None)
+        inquiry = self._inquiry(request, ("from", "to", "prefix", "from_ms", "to_ms", "reverse"))
+        return await self._listed(inquiry, None)
 
-    async def _listed(self, request: Request, stores: LocalStores, asked: Asked, key: str | None) -> Response:
-        bounds = msgspec.structs.replace(asked.bounds, key=key)
-        spec, tasks = find_store(stores.plan, spec_of(stores, asked.question).name)
-        scan = scan_for(spec, bounds)
-        only = asked.question.partition
-        if key is not None and tasks and only is None:
-            only = _task_of(stores, asked, spec, key_of(spec, key)).partition
-        last = only if only is not None else max(len(tasks) - 1, 0)
-        if asked.cursor is not None and not (only or 0) <= asked.cursor.partition <= last:
-            raise InvalidStateStoreError("cursor is one of another listing: leave it out to begin at the first row")
-        first = asked.cursor or Cursor(only or 0)
-        if key is not None and spec.kind == "versioned":
-            listing, cursor = await self._gathered(request, stores, asked, (first, first.partition), scan, once=True)
-            more: dict[str, Any] = {"truncated": cursor is not None}
-        else:
-            listing, cursor = await self._gathered(request, stores, asked, (first, last), scan)
-            more = {"cursor": None if cursor is None else cursor.encode()}
+    async def _listed(self, inquiry: Inquiry, key: str | None) -> Response:
+        """Rows of all partitions, or those of a key."""
+        spec, asked = inquiry.spec, inquiry.asked
+        scan = scan_for(spec, msgspec.structs.replace(asked.bounds, key=key))
+        first, last = _span(inquiry, key)
+        history = key is not None and spec.kind == "versioned"  # comes at once, it has no place to go on from
+        listing = _Listing(inquiry, self._elsewhere, scan)
+        cursor = await listing.gather(first, first.partition if history else last, once=history)
+        more = {"truncated": cursor is not None} if history else {"cursor": cursor and cursor.encode()}
         return _json({"store": spec.name, "rows": listing.rows, **more, **_encodings(spec), "parts": listing.parts})
 
-    async def _gathered(
-        self,
-        request: Request,
-        stores: LocalStores,
-        asked: Asked,
-        span: tuple[Cursor, int],
-        scan: Scan,
-        *,
-        once: bool = False,
-    ) -> tuple[_Listing, Cursor | None]:
-        """Rows from a cursor up to a partition, as many as there is room and time for; and where the next begin."""
-        cursor, last = span
-        listing, until_s = _Listing(asked.limit), anyio.current_time() + LIST_S
-        while True:
-            question = msgspec.structs.replace(
-                asked.question, partition=cursor.partition, after=cursor.after, most_bytes=MOST_READ_BYTES
-            )
-            try:
-                following = await self._page(request, stores, asked, question, scan, listing) or _next(cursor, last)
-            except StateStoreNotAvailableError:
-                if not listing.rows:
-                    raise
-                return listing, cursor  # what there is so far; who goes on is told why not
-            if following is None or once or not listing.room or anyio.current_time() >= until_s:
-                return listing, following
-            cursor = following
+    def _inquiry(self, request: Request, also: Iterable[str]) -> Inquiry:
+        stores, asked = self._app.local_stores, _asked(request, also)
+        return Inquiry(request, stores, asked, spec_of(stores, asked.question))
 
-    async def _page(
-        self,
-        request: Request,
-        stores: LocalStores,
-        asked: Asked,
-        question: Question,
-        scan: Scan,
-        listing: _Listing,
-    ) -> Cursor | None:
-        """The next rows of one partition, and where those after them begin."""
-        try:
-            (part,) = parts_here(stores, question)
-        except (InvalidStateStorePartitionError, StreamsRebalancingError) as error:
-            assert question.partition is not None
-            task = find_store(stores.plan, question.store)[1][question.partition]
-            here = Cursor(question.partition, question.after).encode() if question.after is not None else None
-            said = {"partition": str(question.partition), "limit": str(listing.room), "cursor": here}
-            answer = await self._elsewhere.ask(request, stores, task, asked, error, said)
-            return listing.take_over(answer)
-        page, cursor = await anyio.to_thread.run_sync(
-            lambda: take_page(part, part.read(scan), listing.room), abandon_on_cancel=True
-        )
-        listing.add(page, part, stores)
-        return cursor
+
+_MANY_BY_KEY = ("window", "timestamped_window", "session")
+"""Kinds of stores that have several rows for a key."""
+
+
+def _span(inquiry: Inquiry, key: str | None) -> tuple[Cursor, int]:
+    """Where a listing begins, and the partition that it ends with."""
+    asked, tasks = inquiry.asked, inquiry.tasks
+    only = asked.question.partition
+    if key is not None and tasks and only is None:
+        only = inquiry.task_of(key_of(inquiry.spec, key)).partition
+    first, last = (0, max(len(tasks) - 1, 0)) if only is None else (only, only)
+    if asked.cursor is not None and not first <= asked.cursor.partition <= last:
+        raise InvalidStateStoreError("cursor is one of another listing: leave it out to begin at the first row")
+    return asked.cursor or Cursor(first), last
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
@@ -225,6 +189,26 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     limit: int = DEFAULT_ROWS
     cursor: Cursor | None = None
     as_of: int | None = None
+
+
+class Inquiry(NamedTuple):
+    """One request."""
+
+    request: Request
+    stores: LocalStores
+    asked: Asked
+    spec: StoreSpec
+
+    @property
+    def tasks(self) -> tuple[TaskId, ...]:
+        """Those that have a part of the store, by partition; none of a global one."""
+        return find_store(self.stores.plan, self.spec.name)[1]
+
+    def task_of(self, key: Any) -> TaskId:
+        """Which of them has a key."""
+        if (partition := self.asked.question.partition) is not None:
+            return self.tasks[partition]
+        return task_of_key(self.stores.plan, self.spec.name, key)
 
 
 class Answer(NamedTuple):
@@ -242,48 +226,88 @@ class Answer(NamedTuple):
 class _Listing:
     """Rows that were found so far, of however many partitions, and who had them."""
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
+    def __init__(self, inquiry: Inquiry, elsewhere: Elsewhere, scan: Scan) -> None:
+        self._inquiry = inquiry
+        self._elsewhere = elsewhere
+        self._scan = scan
         self._size_bytes = 0
         self.rows: list[Any] = []
         self.parts: list[Any] = []
 
-    @property
-    def room(self) -> int:
-        """For how many more rows."""
-        return 0 if self._size_bytes >= PAGE_BYTES else self._limit - len(self.rows)
+    async def gather(self, first: Cursor, last: int, *, once: bool = False) -> Cursor | None:
+        """Rows from a place up to a partition, as many as there is room and time for; where those after them begin."""
+        cursor, until_s = first, anyio.current_time() + LIST_S
+        while True:
+            try:
+                following = await self._page(cursor)
+            except StateStoreNotAvailableError:
+                if not self.rows:
+                    raise
+                return cursor  # what there is so far; who goes on is told why not
+            if following is None and cursor.partition < last:
+                following = Cursor(cursor.partition + 1)
+            if following is None or once or not self._room or anyio.current_time() >= until_s:
+                return following
+            cursor = following
 
-    def add(self, page: list[Row], part: Part[Row], stores: LocalStores) -> None:
+    @property
+    def _room(self) -> int:
+        """For how many more rows."""
+        return 0 if self._size_bytes >= PAGE_BYTES else self._inquiry.asked.limit - len(self.rows)
+
+    async def _page(self, cursor: Cursor) -> Cursor | None:
+        """The next rows of one partition, and where those after them begin; None after the last."""
+        question = msgspec.structs.replace(
+            self._inquiry.asked.question, partition=cursor.partition, after=cursor.after, most_bytes=MOST_READ_BYTES
+        )
+        try:
+            (part,) = parts_here(self._inquiry.stores, question)
+        except (InvalidStateStorePartitionError, StreamsRebalancingError) as error:
+            return await self._page_elsewhere(cursor, error)
+        page, following = await anyio.to_thread.run_sync(
+            lambda: take_page(part, part.read(self._scan), self._room), abandon_on_cancel=True
+        )
         self.rows += page
         self._size_bytes += sum(len(row.key) + len(row.value) for row in page)
-        if (told := _of_part(part, stores)) not in self.parts:
-            self.parts.append(told)
+        self._note(_of_part(part, self._inquiry.stores))
+        return following
 
-    def take_over(self, answer: Answer) -> Cursor | None:
-        """Add what another worker has answered.
+    async def _page_elsewhere(self, cursor: Cursor, why: InvalidStateStoreError) -> Cursor | None:
+        """The same, from another worker.
 
         Raises:
             StateStoreNotAvailableError: it cannot answer now.
             InvalidStateStoreError: or at all.
         """
+        said = {
+            "partition": str(cursor.partition),
+            "limit": str(self._room),
+            "cursor": None if cursor.after is None else cursor.encode(),
+        }
+        answer = await self._elsewhere.ask(self._inquiry, self._inquiry.tasks[cursor.partition], why, said)
         told = msgspec.json.decode(answer.body, type=_Told)
         if answer.status == 503:
             raise StateStoreNotAvailableError(told.message)
         if answer.status != 200:
             raise InvalidStateStoreError(told.message)
         self.rows += told.rows
-        self.parts += told.parts
         self._size_bytes += len(answer.body)
+        for part in told.parts:
+            self._note(part)
         if told.truncated:
             return Cursor(0)  # there is more, and no way to go on
         return None if told.cursor is None else Cursor.decode(told.cursor)
+
+    def _note(self, part: dict[str, Any]) -> None:
+        if part not in self.parts:
+            self.parts.append(part)
 
 
 class _Told(msgspec.Struct):
     """What is read of another worker's listing; the rest goes through as it is."""
 
     rows: list[msgspec.Raw] = []
-    parts: list[msgspec.Raw] = []
+    parts: list[dict[str, Any]] = []
     cursor: str | None = None
     truncated: bool = False
     message: str = ""
@@ -305,36 +329,35 @@ class Elsewhere:
 
     async def ask(
         self,
-        request: Request,
-        stores: LocalStores,
+        inquiry: Inquiry,
         task: TaskId,
-        asked: Asked,
         why: InvalidStateStoreError,
         said: Mapping[str, str | None] | None = None,
     ) -> Answer:
         """The answer of who has a task, or of who has a copy if that will do.
 
         Args:
+            inquiry: what is asked.
+            task: whose part of the store it is about.
             why: it is not answered here; raised if nobody else can be asked.
             said: parameters in place of those of the request; None takes one out.
 
         Raises:
             StateStoreNotAvailableError: who has it does not answer.
         """
-        if FORWARDED in request.headers:
+        if FORWARDED in inquiry.request.headers:
             raise StateStoreNotAvailableError(str(why))  # who asks is to look again for who has it
-        hosts = _hosts_of(stores, task, stale=asked.question.stale)
+        hosts = _hosts_of(inquiry.stores, task, stale=inquiry.asked.question.stale)
         if not hosts:
             raise why
-        path = _path(request, said or {})
-        failure = ""
+        path, failure = _path(inquiry.request, said or {}), ""
         for host in hosts:
             try:
                 return await self._get(host, path)
             except (OSError, HTTPException) as error:
                 failure = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise StateStoreNotAvailableError(
-            f"store {asked.question.store}, partition {task.partition}: {', '.join(map(str, hosts))} has it, and does "
+            f"store {inquiry.spec.name}, partition {task.partition}: {', '.join(map(str, hosts))} has it, and does "
             f"not answer ({failure}): ask again in a moment"
         )
 
@@ -365,17 +388,6 @@ def _hosts_of(stores: LocalStores, task: TaskId, *, stale: bool) -> list[HostInf
     active = [each for each in stores.others if task in each.active]
     copies = [each for each in stores.others if stale and task in each.standby]
     return [HostInfo.parse(each.endpoint) for each in (*active, *copies) if each.endpoint]
-
-
-def _task_of(stores: LocalStores, asked: Asked, spec: StoreSpec, key: Any) -> TaskId:
-    tasks = find_store(stores.plan, spec.name)[1]
-    if asked.question.partition is not None:
-        return tasks[asked.question.partition]
-    return task_of_key(stores.plan, spec.name, key)
-
-
-def _next(cursor: Cursor, last: int) -> Cursor | None:
-    return Cursor(cursor.partition + 1) if cursor.partition < last else None
 
 
 # --- what is asked ----------------------------------------------------------------------------------------------------

@@ -109,7 +109,21 @@ async def revenue(
         yield made
 
 
+TRACING = """
+import os
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
+from streamlib.monitoring.tracing import OpenTelemetryTracing
+
+provider = TracerProvider()
+provider.add_span_processor(SimpleSpanProcessor(ConsoleSpanExporter(out=open(f"spans-{os.getpid()}", "w"))))
+tracing = OpenTelemetryTracing(provider)
+"""
+
+
 async def test_two_workers_count_words_and_leave_nothing_behind(word_count: Setting) -> None:
+    with (word_count.folder / "example.py").open("a") as example:
+        example.write(TRACING)
     with word_count.running("--workers", "2", "--json") as process:
         await word_count.produce([line.encode() for line in LINES])
         assert (await word_count.verdict()).holds
@@ -122,6 +136,8 @@ async def test_two_workers_count_words_and_leave_nothing_behind(word_count: Sett
     told = msgspec.json.decode((word_count.folder / "out").read_bytes().splitlines()[-1])
     assert [each["worker"] for each in told["workers"]] == [1, 2]
     assert told["records_in"] >= len(LINES)
+    spans = [path.read_text() for path in word_count.folder.glob("spans-*")]
+    assert sum(f'"name": "send {word_count.sink}"' in each for each in spans) == 2, "each worker traces"
 
 
 async def test_each_worker_shows_its_metrics_and_health_at_a_port_of_its_own(word_count: Setting) -> None:

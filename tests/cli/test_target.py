@@ -44,6 +44,12 @@ def test_module_in_a_folder_is_loaded_by_its_file_name(write_module: Write) -> N
     assert load_target("shop/flows.py").module == "shop.flows"
 
 
+def test_tracing_of_the_module_comes_along(write_module: Write) -> None:
+    made = "from streamlib.monitoring.tracing import OpenTelemetryTracing\ntracing = OpenTelemetryTracing()\n"
+    assert load_target(write_module("traced", MODULE + made)).tracing is not None
+    assert load_target(write_module("named_so", MODULE + "tracing = True\n")).tracing is None
+
+
 def test_config_of_the_module_comes_along(write_module: Write) -> None:
     write_module("configured", MODULE + '\nconfig = {"application_id": "x"}\n')
     assert load_target("configured").config == {"application_id": "x"}

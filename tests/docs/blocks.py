@@ -46,8 +46,6 @@ def fenced(page: Path) -> list[Block]:
     found = []
     for match in _FENCE.finditer(text):
         indent, language, rest, code = match.groups()
-        if code.startswith("\n--8<--"):
-            continue
         title = _TITLE.search(rest)
         lines = [line.removeprefix(indent) for line in code.removeprefix("\n").split("\n")]
         line = text.count("\n", 0, match.start()) + 1

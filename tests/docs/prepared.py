@@ -74,7 +74,7 @@ shop = Shop()
 service = Service("shop", breaker=CircuitBreaker(failures=1, open_for=timedelta(seconds=10)))
 shopping = StreamsBuilder()
 shopping.stream("in", key=str, value=str).map_values(shop, value=str, service=service).to("out")
-driver = TopologyTestDriver(shopping.build())
+driver = closing.enter_context(TopologyTestDriver(shopping.build()))
 orders, out = driver.input_topic("in", key=str, value=str), driver.output_topic("out", key=str, value=str)
 """
 

@@ -10,6 +10,7 @@ import shlex
 import sys
 import tomllib
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -51,15 +52,16 @@ def test_python_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     sys.modules[names["__name__"]].__dict__.update(names)
     names = sys.modules[names["__name__"]].__dict__
     exec(compile(PREPARED.get(page.name, ""), f"prepared for {page.name}", "exec"), names)
-    for block in fenced(page):
-        if block.language == "python":
-            if block.title:
-                (tmp_path / block.title).write_text(block.code)
-            exec(BEFORE.get(block.code.partition("\n")[0], ""), names)
-            run(block, names, tmp_path)
-        elif block.language == "pycon":
-            test = doctest.DocTestParser().get_doctest(block.code, names, block.where, str(page), block.line)
-            assert doctest.DocTestRunner().run(test).failed == 0
+    with ExitStack() as names["closing"]:
+        for block in fenced(page):
+            if block.language == "python":
+                if block.title:
+                    (tmp_path / block.title).write_text(block.code)
+                exec(BEFORE.get(block.code.partition("\n")[0], ""), names)
+                run(block, names, tmp_path)
+            elif block.language == "pycon":
+                test = doctest.DocTestParser().get_doctest(block.code, names, block.where, str(page), block.line)
+                assert doctest.DocTestRunner().run(test).failed == 0
 
 
 def run(block: Block, names: dict[str, Any], folder: Path) -> None:

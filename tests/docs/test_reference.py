@@ -18,7 +18,11 @@ import streamlib.testing.broker
 from streamlib.monitoring.endpoint import MetricsEndpoint
 from streamlib.monitoring.opentelemetry import OpenTelemetryMetrics
 from streamlib.monitoring.prometheus import PrometheusCollector
+from streamlib.monitoring.tracing import OpenTelemetryTracing
 from streamlib.simulation.faults import Fault
+from streamlib.web.console import Console
+from streamlib.web.server import WebServer
+from streamlib.web.stores import StoreRoutes
 
 API = Path(__file__).parents[2] / "docs" / "pages" / "api"
 DESCRIBED = frozenset(
@@ -26,7 +30,11 @@ DESCRIBED = frozenset(
 )
 MODULES = [streamlib, streamlib.testing, streamlib.testing.broker, streamlib.schemas]
 # Of modules without a list of names: what the pages tell users to import.
-OTHERS = [MetricsEndpoint, OpenTelemetryMetrics, PrometheusCollector, *typing.get_args(Fault)]
+OTHERS = [
+    *(MetricsEndpoint, OpenTelemetryMetrics, OpenTelemetryTracing, PrometheusCollector),
+    *(Console, StoreRoutes, WebServer),
+    *typing.get_args(Fault),
+]
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)

@@ -311,3 +311,34 @@ def test_a_settled_bulk_load_and_the_commits_after_it_survive_kill_9() -> None:
         assert backend.get("default", b"last") == b"committed"
         assert sum(1 for _ in backend.scan("one", None, None)) == 80_000
         backend.close()
+
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+from streamlib.errors import StateStoreError
+from tests.state.test_backends import STORES
+from streamlib.rocksdb import RocksDBBackend
+
+backend = RocksDBBackend(Path(sys.argv[1]), STORES)
+backend.write({"one": {b"before": b"1"}}, {"one": 1})
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))  # files end there, as they do on a disk that is full
+try:
+    backend.write({"one": {b"after": b"2" * (2 << 20)}}, {"one": 2})
+except StateStoreError as error:
+    print(error)
+"""
+
+
+def test_disk_that_is_full_is_said_with_the_folder_and_nothing_of_it_is_there(tmp_path: Path) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(tmp_path)], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert f"the database in {tmp_path} cannot be written" in ran.stdout
+    assert "is the disk full?" in ran.stdout
+    backend = RocksDBBackend(tmp_path, STORES)
+    try:
+        assert content(backend)["one"] == [(b"before", b"1")]
+        assert backend.positions() == {"one": 1}
+    finally:
+        backend.close()

@@ -125,6 +125,7 @@ class Worker(Told):
             topics={
                 "orders": TopicSeen(2_100.0, 0.0),
                 "customers": TopicSeen(4.0, 0.0),
+                "shop-revenue-per-minute-repartition": TopicSeen(2_070.0, 2_080.0),
                 "enriched-orders": TopicSeen(0.0, 2_080.0),
                 "revenue": TopicSeen(0.0, 850.0),
             },
@@ -139,7 +140,7 @@ class Worker(Told):
 
     def _task(self, task: str) -> TaskSeen:
         partition = int(task.partition("_")[2])
-        topics = ("orders", "customers") if task.startswith("0") else ("shop-KSTREAM-AGGREGATE-repartition",)
+        topics = ("orders", "customers") if task.startswith("0") else ("shop-revenue-per-minute-repartition",)
         inputs = tuple(PartitionSeen(topic, partition, 37 * partition, 0.0) for topic in topics)
         return TaskSeen(task, 0.125, 35.0 + partition, 3 if partition == 4 else 0, 0, inputs)
 

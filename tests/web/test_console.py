@@ -35,7 +35,7 @@ def clients(workers: list[Worker]) -> Iterator[list[httpx.Client]]:
 def test_any_worker_shows_all_of_them(clients: list[httpx.Client]) -> None:
     for client in clients:
         app = client.get("/api/application").json()
-        assert [worker["name"] for worker in app["workers"]] == ["worker-0", "worker-1", "worker-2"]
+        assert sorted(worker["name"] for worker in app["workers"]) == ["worker-0", "worker-1", "worker-2"]
         assert [worker["is_here"] for worker in app["workers"]].count(True) == 1
         assert len(app["tasks"]) == 24
 
@@ -113,7 +113,8 @@ def test_who_is_slow_holds_up_nobody_and_is_asked_once_at_a_time(
     for _ in range(4):
         app = clients[0].get("/api/application").json()
         assert len(app["workers"]) == 3
-        assert app["workers"][1]["rate_in"] > 0  # as it was
+        (held,) = (worker for worker in app["workers"] if worker["name"] == "worker-1")
+        assert held["rate_in"] > 0  # as it was
     assert len(asked) < 4
 
 

@@ -88,6 +88,10 @@ class Shop:
             except httpx.TransportError:
                 return None  # it has not begun to listen
 
+    async def nodes(self) -> list[str]:
+        """The names of the topology's nodes."""
+        return [box["text"] for box in (await self.get(0, "/api/topology"))["layout"]["boxes"]]
+
 
 def three_free_ports() -> int:
     """The first of three that follow each other."""
@@ -155,6 +159,13 @@ async def test_each_worker_shows_the_whole_application(shop: Shop) -> None:
 
         app = await eventually(lambda: shop.get(1, "/api/application"), done)
         assert {key["key"] for key in app["hot_keys"]} >= {"often"}
+        between = f"{shop.name}-counts-repartition"
+        assert app["topics"][shop.source]["rate_in"] > 0
+        assert app["topics"][between]["rate_in"] > 0
+        assert app["topics"][between]["rate_out"] > 0
+        assert app["topics"][shop.sink]["rate_out"] > 0
+        assert app["nodes"].keys() <= set(await shop.nodes())
+        assert sum(node["busy"] for node in app["nodes"].values()) > 0
         letters = await eventually(lambda: shop.get(2, "/api/dead-letters"), lambda found: bool(found["topics"]))
         (topic,) = letters["topics"]
         assert topic["topic"] == shop.dead

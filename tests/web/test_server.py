@@ -151,6 +151,13 @@ def test_every_answer_has_the_headers_browsers_obey(guarded: httpx.Client, open_
         assert "Access-Control-Allow-Origin" not in answer.headers
 
 
+def test_files_may_be_kept_but_are_asked_for_again(open_to_all: httpx.Client) -> None:
+    answer = open_to_all.get("/static/console.js")
+    assert answer.headers["Cache-Control"] == "no-cache"
+    again = open_to_all.get("/static/console.js", headers={"If-None-Match": answer.headers["ETag"]})
+    assert (again.status_code, again.content) == (304, b"")
+
+
 def test_a_form_of_any_size_is_not_read(guarded: httpx.Client) -> None:
     assert guarded.post("/login", content=b"token=" + b"x" * 100_000).status_code == 413
 
