@@ -28,7 +28,7 @@ def told(stderr: str) -> dict[str, Any]:
         (["topology", "flows:topologie"], "UsageError", 2, "did you mean 'topology'?"),
         (["topology", "flows:topology", "--set", "comit_interval_ms=3"], "ConfigError", 1, "commit_interval_ms"),
         (["topology", "flows:topology", "--nonsense"], "UsageError", 2, "--nonsense"),
-        (["topolgy"], "UsageError", 2, "Did you mean 'topology'?"),
+        (["topolgy"], "UsageError", 2, "Did you mean 'topology'"),
         (["topology"], "UsageError", 2, "MODULE:NAME"),
         (["lag", "shop", "--watch", "x"], "UsageError", 2, "'--watch'"),
         (["verify", "flows:nothing"], "UsageError", 2, "has no 'nothing'"),
