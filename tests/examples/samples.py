@@ -11,9 +11,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import anyio
 import msgspec
 
 from streamlib import StreamsConfig
+from streamlib.cli.client import connected
 from streamlib.cli.records.forms import Form, as_json
 from streamlib.records import OutRecord, Record
 from streamlib.testing import TopologyTestDriver
@@ -129,6 +131,17 @@ SAMPLES = {
         Sample("leaderboard", {"scores": "scores.jsonl"}, ["leaderboards"], is_table=True),
     )
 }
+
+
+def delete_topics(command: str, servers: str) -> None:
+    """Those that `streamlib broker topic ...` has made: examples share names, and tests share a broker."""
+    names = command.removeprefix("streamlib broker topic ").partition(" --")[0].split()
+
+    async def delete() -> None:
+        async with connected(servers, "test") as connection:
+            await connection.admin().delete_topics(names)
+
+    anyio.run(delete)
 
 
 def run(sample: Sample) -> dict[str, list[Line]]:

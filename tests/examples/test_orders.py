@@ -13,7 +13,7 @@ import pytest
 
 from streamlib import StreamsConfig
 from streamlib.testing.plugin import KafkaTarget
-from tests.examples.samples import ROOT
+from tests.examples.samples import ROOT, delete_topics
 
 FOLDER = ROOT / "examples" / "orders"
 STREAMLIB = f"{sys.executable} -m streamlib"
@@ -79,6 +79,7 @@ def test_commands_of_the_readme_work(kafka_broker: KafkaTarget, tmp_path: Path) 
     finally:
         worker.kill()
         worker.wait()
+        delete_topics(topics, kafka_broker.bootstrap_servers)
 
 
 def readme() -> str:

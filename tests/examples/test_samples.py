@@ -24,7 +24,7 @@ from streamlib.errors import KafkaError
 from streamlib.records import FetchedRecord, Record
 from streamlib.testing.plugin import KafkaTarget
 from tests.examples.products import Products, served
-from tests.examples.samples import DATE, DAY_MS, NEXT_DAY_MS, ROOT, SAMPLES, Line, Sample, run
+from tests.examples.samples import DATE, DAY_MS, NEXT_DAY_MS, ROOT, SAMPLES, Line, Sample, delete_topics, run
 
 PATIENCE_S = 60
 
@@ -167,6 +167,8 @@ def trial(
     trial = Trial(sample, kafka_broker.bootstrap_servers, tmp_path)
     yield trial
     trial.kill()
+    (made,) = (line for line in sample.commands if line.startswith("streamlib broker topic "))
+    delete_topics(made, kafka_broker.bootstrap_servers)
 
 
 @samples
