@@ -112,7 +112,7 @@ async def test_an_outage_longer_than_the_session_costs_nothing(bench: Bench, con
 
 
 async def test_a_worker_that_stops_in_an_outage_leaves_the_records_to_the_next(
-    bench: Bench, config: StreamsConfig
+    bench: Bench, config: StreamsConfig, caplog: pytest.LogCaptureFixture
 ) -> None:
     server = Server()
     breaker = CircuitBreaker(FAILURES, timedelta(seconds=OPEN_FOR_S))
@@ -124,24 +124,23 @@ async def test_a_worker_that_stops_in_an_outage_leaves_the_records_to_the_next(
         await app.wait_running()
         await until(lambda: app.status.services and app.status.services["server"].breaker == "open")
         await until(lambda: app.status.records_out > 0)
-        stopping = time.monotonic()
-    assert time.monotonic() - stopping < 5
+    assert "no commit within" not in caplog.text  # it does not wait for the service
     server.works = True
     async with KafkaStreams(topology, config):
         await bench.until_all_committed()
     await check(bench, inputs)
 
 
-async def test_no_second_has_more_calls_than_the_limit(bench: Bench, config: StreamsConfig) -> None:
+async def test_calls_are_as_far_apart_as_the_limit_says(bench: Bench, config: StreamsConfig) -> None:
+    """That no span of a second has more is shown under a hand-set clock (tests/engine); here calls are seen late."""
     server = Server()
     service = Service("server", rate_limit=RateLimit(50))
     inputs = numbered(180)
     await bench.produce(inputs)
+    began = time.monotonic()
     async with KafkaStreams(asking(bench, server, service), config) as app:
         await bench.until_all_committed()
         assert app.status.services["server"].calls == len(inputs)
-    times = server.times
-    spans = [later - earlier for earlier, later in zip(times, times[50:], strict=False)]
-    assert min(spans) > 0.95  # the calls are measured a little after they are allowed
-    assert times[-1] - times[0] < 5
+    assert server.times[100] - began >= 2
+    assert server.times[-1] - began >= 3
     await check(bench, inputs)
