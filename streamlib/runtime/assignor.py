@@ -17,6 +17,7 @@ from streamlib.engine.plan import Plan
 from streamlib.errors import KafkaError
 from streamlib.records import TaskId, TopicPartition
 from streamlib.runtime.ports import Admin, Assignment, MemberSubscription, MemberTasks, Subscription
+from streamlib.runtime.topic_watch import TopicWatch
 
 log = logging.getLogger(__name__)
 
@@ -124,13 +125,15 @@ def introduction(plan: Plan, place: Place, stored: Stored) -> Callable[[bool], b
 class Assignor:
     """The leader's decision for a topology."""
 
-    def __init__(self, plan: Plan, admin: Admin, policy: Policy) -> None:
+    def __init__(self, plan: Plan, admin: Admin, policy: Policy, topic_watch: TopicWatch) -> None:
         self._plan = plan
         self._admin = admin
         self._policy = policy
+        self._topic_watch = topic_watch
 
     async def __call__(self, subscriptions: Sequence[MemberSubscription]) -> Mapping[str, Assignment]:
         said = {each.member_id: _decode(each.member_id, each.subscription.user_data) for each in subscriptions}
+        self._topic_watch.heard_of(topic for each in subscriptions for topic in each.subscription.topics)
         members = [self._member(each.member_id, each.subscription, said[each.member_id]) for each in subscriptions]
         ends = await self._ends(members)
         decision = assign(self._plan.tasks, ends, members, self._policy)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
-import anyio
-
 from streamlib.engine.plan import Plan, make_plan, sink_topics, source_topics
 from streamlib.errors import KafkaError, TopologyError
 from streamlib.records import TopicPartition
@@ -33,6 +31,7 @@ class TopicWatch:
         self._on_change = on_change
         self._named = {*source_topics(plan.topology), *sink_topics(plan.topology)}
         self._missing = 0  # looks in a row that did not find all topics of the plan
+        self._look = Wakeup()  # earlier than after the interval
         self.outdated = False
 
     def assigned(self, partitions: Iterable[TopicPartition]) -> bool:
@@ -40,10 +39,20 @@ class TopicWatch:
         self.outdated = self.outdated or any(map(self._is_new, partitions))
         return self.outdated
 
+    def heard_of(self, topics: Iterable[str]) -> None:
+        """Look at once if another member reads topics that the plan does not know of."""
+        if self._plan.has_patterns and not self._plan.topics.issuperset(topics):
+            self._look.set()
+
+    def may_be_unknown(self, partitions: Iterable[TopicPartition]) -> bool:
+        """Whether the leader of the group may not have found these yet, which a pattern takes in."""
+        known = self._named.union(self._plan.repartition_topics)
+        return self._plan.has_patterns and known.isdisjoint(partition.topic for partition in partitions)
+
     async def run(self) -> None:
         """Look, until something has changed."""
         while not self.outdated:
-            await anyio.sleep(self._interval_ms / 1000)
+            await self._look.wait(self._interval_ms)
             try:
                 found = make_plan(self._plan.topology, self._plan.application_id, await self._counts())
             except (KafkaError, TopologyError) as error:

@@ -139,9 +139,9 @@ def build_worker(
         max_warmup_replicas=config.max_warmup_replicas,
         rack_tags=(*config.rack_aware_assignment_tags, CLIENT_RACK),
     )
-    membership = Membership(
-        group, clock, settings, Assignor(plan, admin, policy), introduction(plan, place, tasks), wakeup
-    )
+    topic_watch = TopicWatch(plan, admin, config.metadata_max_age_ms, wakeup)
+    assignor = Assignor(plan, admin, policy, topic_watch)
+    membership = Membership(group, clock, settings, assignor, introduction(plan, place, tasks), wakeup)
     committer = build_committer(config, adapters, directory.identity, group, membership)
     hears_of_all = config.group_protocol == "classic"
     local = LocalStores(plan, place, membership, tasks, restorer, global_stores, hears_of_all=hears_of_all)
@@ -157,7 +157,7 @@ def build_worker(
             restorer=restorer,
             tasks=tasks,
             purger=Purger(plan, admin, config.repartition_purge_interval_ms),
-            topic_watch=TopicWatch(plan, admin, config.metadata_max_age_ms, wakeup),
+            topic_watch=topic_watch,
             wakeup=wakeup,
             slow_functions=SlowFunctions(plan, config, membership, stand_in),
             services=services,

@@ -195,6 +195,7 @@ class Worker:
         self._target: frozenset[TaskId] = frozenset()
         self._standby_target: frozenset[TaskId] = frozenset()
         self._warmups: frozenset[TaskId] = frozenset()  # those that have not caught up yet
+        self._unopened: frozenset[TopicPartition] = frozenset()  # ours, but the rest of their tasks is not yet
         self._leaves = True  # when it stops
         self._lost = False  # the membership is, and the tasks have not been dropped yet
         self._stopping = False
@@ -440,6 +441,7 @@ class Worker:
                 if self._topic_watch.assigned(partitions):
                     return
                 self._target = self._tasks_of(partitions)
+                self._let_go_of_unopened(partitions)
                 self._warmups = frozenset(instructions.warmup)
                 self._standby_target = self._warmups.union(instructions.standby)
             case Lost():
@@ -490,7 +492,7 @@ class Worker:
         self._tasks.close(sorted(self._tasks.ids))
         self._owed, self._holding = 0, False
         await self._committer.init()
-        self._lost = False
+        self._lost, self._unopened = False, frozenset()
         self._membership.dropped_all()
 
     def _check_pace(self) -> None:
@@ -512,15 +514,30 @@ class Worker:
             )
 
     def _tasks_of(self, partitions: frozenset[TopicPartition]) -> frozenset[TaskId]:
-        """The tasks of these partitions, each with all its inputs: the others might be those of another owner."""
-        known = set(self._plan.tasks)
+        """The tasks of these partitions, each with all its inputs: the others might be those of another owner.
+
+        A leader that has not seen yet what a pattern has found here is about to; such tasks wait for that.
+        """
         tasks = {self._plan.task_of(p) for p in partitions if p.topic in self._plan.topics}
-        if not tasks <= known or partitions != {p for task_id in tasks for p in self._plan.inputs(task_id)}:
-            raise TopologyError(
-                "this worker was assigned other partitions than its topology reads together: another member of "
-                f"{self._config.application_id} runs a different topology; give it an application_id of its own"
-            )
-        return frozenset(tasks)
+        if tasks <= set(self._plan.tasks):
+            inputs = {p for task_id in tasks for p in self._plan.inputs(task_id)}
+            missing = inputs - partitions
+            if partitions <= inputs and (not missing or self._topic_watch.may_be_unknown(missing)):
+                waiting = set(map(self._plan.task_of, missing))
+                if waiting:
+                    topics = ", ".join(sorted({p.topic for p in missing}))
+                    log.info("%d tasks wait until the leader of the group has found %s, too", len(waiting), topics)
+                return frozenset(tasks - waiting)
+        raise TopologyError(
+            "this worker was assigned other partitions than its topology reads together: another member of "
+            f"{self._config.application_id} runs a different topology; give it an application_id of its own"
+        )
+
+    def _let_go_of_unopened(self, assigned: frozenset[TopicPartition]) -> None:
+        """Give back what was assigned before, was no whole task, and has gone elsewhere now."""
+        gone = self._unopened - assigned
+        self._unopened = assigned.difference(*map(self._plan.inputs, self._target))
+        self._membership.release(gone)
 
     def _open_soon(self, tasks: list[Task]) -> None:
         if tasks:

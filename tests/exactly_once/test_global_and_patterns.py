@@ -54,3 +54,24 @@ async def test_topics_that_turn_up_later_are_read_too(bench: Bench) -> None:
     for worker in workers:
         await worker.stop()
     check_counts(first + second, await bench.read())
+
+
+async def test_a_leader_hears_of_a_new_topic_from_those_who_read_it(bench: Bench) -> None:
+    """It would not have looked for a long time; until it has, the tasks of the other wait."""
+    bench.topology = "by_pattern"
+    leader = bench.start(name=None, metadata_max_age_ms=1_000_000)
+    await leader.until_running()
+    other = bench.start(name=None, metadata_max_age_ms=300)
+    await bench.until_shared(leader, other)
+    first, second = numbered(60), numbered(60, start=60)
+    await bench.produce(first)
+    await bench.until_all_committed(leader, other)
+    late = f"{bench.source}-late"
+    await bench.create_topic(late)
+    await bench.produce(second, topic=late)
+    await bench.until_all_committed(leader, other, topic=late)
+    await bench.until_shared(leader, other)
+    assert len(leader.logged("topics have changed")) == 1
+    for worker in (leader, other):
+        await worker.stop()
+    check_counts(first + second, await bench.read())

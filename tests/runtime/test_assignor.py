@@ -16,6 +16,8 @@ from streamlib.records import TaskId, TopicPartition
 from streamlib.runtime import assignor
 from streamlib.runtime.assignor import Assignor, Instructions, Place, instructions_of, introduction
 from streamlib.runtime.ports import Assignment, MemberSubscription, MemberTasks, Subscription
+from streamlib.runtime.topic_watch import TopicWatch
+from streamlib.runtime.wakeup import Wakeup
 from tests.runtime.fakes import IN0, IN1, LOG0, LOG1, T0, T1, FakeAdmin, FakeBroker, Script, counting_plan
 
 HERE = Place("disk-1", "host-1", {"zone": "a"})
@@ -47,7 +49,9 @@ class Leader:
         self.broker = FakeBroker()
         self.members: dict[str, Member] = {}
         self.ends: Mapping[TaskId, int | None] = {}
-        self._assignor = Assignor(self.plan, FakeAdmin(self.script, self.broker), Policy())
+        admin = FakeAdmin(self.script, self.broker)
+        watch = TopicWatch(self.plan, admin, 1_000_000, Wakeup())
+        self._assignor = Assignor(self.plan, admin, Policy(), watch)
         monkeypatch.setattr(assignor, "assign", self._assign)
 
     async def decide(self, *members: MemberSubscription) -> dict[str, Assignment]:

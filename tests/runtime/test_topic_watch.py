@@ -39,11 +39,13 @@ class Topics(FakeAdmin):
 
 
 @asynccontextmanager
-async def watching(topics: Topics, source: str | re.Pattern[str] = "in") -> AsyncIterator[TopicWatch]:
+async def watching(
+    topics: Topics, source: str | re.Pattern[str] = "in", interval_ms: int = 1
+) -> AsyncIterator[TopicWatch]:
     """A watch over a copy to `out` that looks every millisecond."""
     builder = StreamsBuilder()
     builder.stream(source).to("out")
-    watch = TopicWatch(make_plan(builder.build(), "app", dict(topics.counts)), topics, 1, Wakeup())
+    watch = TopicWatch(make_plan(builder.build(), "app", dict(topics.counts)), topics, interval_ms, Wakeup())
     async with anyio.create_task_group() as children:
         children.start_soon(watch.run)
         yield watch
@@ -117,3 +119,28 @@ async def test_a_leader_that_knows_of_more_is_believed(
 ) -> None:
     async with watching(Topics({"in": 2, "out": 2}), source) as watch:
         assert watch.assigned([TopicPartition("in", 0), partition]) is outdated
+
+
+@pytest.mark.parametrize(
+    ("source", "read", "looks"),
+    [("in", "theirs", False), (re.compile("in.*"), "in-2", True), (re.compile("in.*"), "in", False)],
+)
+async def test_a_topic_that_another_member_reads_is_looked_for_at_once(
+    source: str | re.Pattern[str], read: str, looks: bool
+) -> None:
+    topics = Topics({"in": 2, "out": 2})
+    async with watching(topics, source, interval_ms=1_000_000) as watch:
+        await anyio.sleep(0.01)
+        topics.counts["in-2"] = 2
+        watch.heard_of([read])
+        await anyio.sleep(0.01)
+        assert (topics.looks == 1) is looks
+        assert watch.outdated is looks
+
+
+async def test_only_what_a_pattern_finds_may_be_unknown_to_a_leader() -> None:
+    async with watching(Topics({"in": 2, "in-2": 2, "out": 2}), re.compile("in.*")) as watch:
+        assert watch.may_be_unknown([TopicPartition("in-2", 0)])
+        assert not watch.may_be_unknown([TopicPartition("in-2", 0), TopicPartition("out", 0)])
+    async with watching(Topics({"in": 2, "out": 2})) as watch:
+        assert not watch.may_be_unknown([TopicPartition("in-2", 0)])
