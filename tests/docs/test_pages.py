@@ -57,6 +57,7 @@ def test_python_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             if block.language == "python":
                 if block.title:
                     (tmp_path / block.title).write_text(block.code)
+                    monkeypatch.delitem(sys.modules, Path(block.title).stem, raising=False)  # somebody else's
                 exec(BEFORE.get(block.code.partition("\n")[0], ""), names)
                 run(block, names, tmp_path)
             elif block.language == "pycon":

@@ -21,7 +21,7 @@ from streamlib.topology.topology import Topology
 from tests.errors.injection import Fault, Faults, faulty_pool
 from tests.exactly_once.harness import PARTITIONS, Bench, Seen, check_counts, numbered
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 POLL_S = 0.1
 
 Pairs = Sequence[tuple[str, str]]
