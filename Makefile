@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 PARTS := test-broker-and-cli test-with-a-broker test-exactly-once-a-to-p test-exactly-once-q-to-r \
-	test-exactly-once-s-to-z test-without-a-broker check
+	test-exactly-once-s-to-z test-simulation test-without-a-broker check
 BROKER_AND_CLI := tests/benchmarks tests/broker tests/chaos tests/cli
 
 .PHONY: .venv test $(PARTS) packages demo bench docs format clean
@@ -37,8 +37,11 @@ test-exactly-once-q-to-r: .venv
 test-exactly-once-s-to-z: .venv
 	@$(call logged,$(BIN)/pytest -m broker tests/exactly_once/test_[s-z]*.py --durations=10)
 
+test-simulation: .venv
+	@$(call logged,$(BIN)/pytest tests/simulation --durations=10)
+
 test-without-a-broker: .venv
-	@$(call logged,$(BIN)/pytest -m "not broker" --durations=10)
+	@$(call logged,$(BIN)/pytest -m "not broker" --ignore=tests/simulation --durations=10)
 
 logged = mkdir -p build; ($(1)) > build/$@.log 2>&1; code=$$?; cat build/$@.log; exit $$code
 
