@@ -24,7 +24,7 @@ from streamlib.testing.plugin import KafkaTarget
 
 PATIENCE_S = 60
 PARTITIONS = 12
-PORTION = 120  # records
+PORTION = 1_200  # records
 TOKEN = "a-token-that-nobody-guesses"
 
 MODULE = """
@@ -146,11 +146,13 @@ def is_well(app: dict[str, Any]) -> bool:
 async def test_each_worker_shows_the_whole_application(shop: Shop) -> None:
     between = f"{shop.name}-counts-repartition"
     flows = {(shop.source, "rate_in"), (between, "rate_in"), (between, "rate_out"), (shop.sink, "rate_out")}
-    flowed: set[tuple[str, str]] = set()  # rates are told from one second to the next
+    # Rates are told from one second to the next, and nodes are looked at twenty times in one.
+    flowed, busy = set[tuple[str, str]](), set[str]()
 
     async def look(worker: int) -> Any:
         if app := await shop.get(worker, "/api/application"):
             flowed.update((topic, way) for topic, way in flows if app["topics"].get(topic, {}).get(way))
+            busy.update(name for name, node in app["nodes"].items() if node["busy"])
         return app
 
     produced = 6_000
@@ -164,7 +166,7 @@ async def test_each_worker_shows_the_whole_application(shop: Shop) -> None:
             ]
             assert {task["worker"] for task in app["tasks"]} == {worker["name"] for worker in app["workers"]}
         with anyio.fail_after(PATIENCE_S):
-            while flowed != flows:
+            while flowed != flows or not busy:
                 await shop.produce(PORTION)
                 produced += PORTION
                 await look(1)
@@ -178,7 +180,7 @@ async def test_each_worker_shows_the_whole_application(shop: Shop) -> None:
         app = await eventually(partial(look, 1), done)
         assert {key["key"] for key in app["hot_keys"]} >= {"often"}
         assert app["nodes"].keys() <= set(await shop.nodes())
-        assert sum(node["busy"] for node in app["nodes"].values()) > 0
+        assert busy <= set(await shop.nodes())
         letters = await eventually(lambda: shop.get(2, "/api/dead-letters"), lambda found: bool(found["topics"]))
         (topic,) = letters["topics"]
         assert topic["topic"] == shop.dead
