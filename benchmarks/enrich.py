@@ -23,8 +23,9 @@ from rich.console import Console
 from benchmarks.common import Bench, latest, percentile, run_async, running, session
 from benchmarks.keyed_count import INPUT_VARIABLE, OUTPUT_VARIABLE
 from streamlib import StreamsBuilder
-from streamlib.cli.client import connected, partitions_of, text_record
+from streamlib.cli.client import connected, text_record
 from streamlib.errors import StreamsError
+from streamlib.kafka.reading import partitions_of
 from streamlib.records import OutRecord
 from streamlib.topology.topology import Topology
 

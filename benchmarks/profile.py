@@ -38,9 +38,10 @@ from benchmarks.compare.jobs import JOBS
 from benchmarks.compare.programs.streamlib_jobs import topology
 from benchmarks.keyed_count import Event
 from streamlib import KafkaStreams, StreamsConfig
-from streamlib.cli.client import connected, partitions_of, read_batches
+from streamlib.cli.client import connected
 from streamlib.errors import StreamsError
 from streamlib.kafka.connection import Connection
+from streamlib.kafka.reading import partitions_of, read_batches
 from streamlib.records import OutRecord
 
 # stage, beginning of the path below streamlib/, what the function or the text of the line has to contain. The first

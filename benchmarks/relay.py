@@ -15,9 +15,10 @@ from collections.abc import Sequence
 from anyio import create_task_group, sleep
 
 from benchmarks.common import run_async
-from streamlib.cli.client import connected, partitions_of
+from streamlib.cli.client import connected
 from streamlib.kafka.connection import Connection
 from streamlib.kafka.group import KafkaGroup
+from streamlib.kafka.reading import partitions_of
 from streamlib.partitioning import partition_for
 from streamlib.records import FetchedBatch, GroupMetadata, OffsetAndMetadata, OutRecord, TopicPartition
 from streamlib.runtime.ports import Assignment, Subscription

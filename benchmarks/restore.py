@@ -26,12 +26,13 @@ from rich.table import Table
 from benchmarks.common import run_async, session, write_json
 from streamlib import StreamsBuilder, StreamsConfig
 from streamlib.app import SystemClock
-from streamlib.cli.client import connected, partitions_of
+from streamlib.cli.client import connected
 from streamlib.dsl.materialized import Materialized
 from streamlib.engine.plan import Plan
 from streamlib.engine.task import Task
 from streamlib.errors import StreamsError
 from streamlib.kafka.connection import Connection
+from streamlib.kafka.reading import partitions_of
 from streamlib.runtime.restore import Restorer
 from streamlib.runtime.wakeup import Wakeup
 from streamlib.runtime.wiring import plan_and_prepare

@@ -17,8 +17,9 @@ import msgspec
 
 from benchmarks.common import Bench
 from benchmarks.keyed_count import event
-from streamlib.cli.client import partitions_of, text_record
+from streamlib.cli.client import text_record
 from streamlib.errors import StreamsError
+from streamlib.kafka.reading import partitions_of
 from streamlib.partitioning import partition_for
 
 PATIENCE_SECONDS = 60.0

@@ -18,10 +18,11 @@ from rich.table import Table
 
 from benchmarks.common import GUARANTEES, SHORT, Bench, latest, order_of, run_async, session, write_json
 from benchmarks.keyed_count import event
-from streamlib.cli.client import connected, partitions_of, text_record
+from streamlib.cli.client import connected, text_record
 from streamlib.cli.report import Report
 from streamlib.cli.supervisor import Supervisor
 from streamlib.errors import StreamsError
+from streamlib.kafka.reading import partitions_of
 
 _CHUNK = 1_000
 _STALLED_SECONDS = 60

@@ -362,10 +362,11 @@ class KafkaStreams:
 
     def _no_snapshot(self) -> WorkerSnapshot:
         return WorkerSnapshot(
-            application_id=self._config.application_id, worker_id="", host="", pid=os.getpid(), version="",
-            at_ms=SystemClock().now_ms(), state="", health="", ready=False,
+            application_id=self._config.application_id,
+            pid=os.getpid(),
+            at_ms=SystemClock().now_ms(),
             guarantee=self._config.processing_guarantee,
-        )  # fmt: skip
+        )
 
     def _health_of(self, seen: Seen | None) -> Health:
         state = self._state_of(seen is not None and seen.running)

@@ -8,9 +8,9 @@ from collections.abc import Iterable
 import msgspec
 
 from benchmarks.keyed_count import event
-from streamlib.cli.client import partitions_of
 from streamlib.kafka.connection import Connection
 from streamlib.kafka.producer import KafkaProducer
+from streamlib.kafka.reading import partitions_of
 from streamlib.records import OutRecord
 
 WINDOW_MS = 60_000

@@ -28,10 +28,11 @@ import msgspec
 from benchmarks.compare.data import Data
 from benchmarks.compare.jobs import Job, Oracle, WrongOutputError
 from benchmarks.compare.peers import EXACTLY_ONCE, ROOT, Task, environment_of
-from streamlib.cli.client import StalledError, partitions_of, read_committed
+from streamlib.cli.client import read_committed
 from streamlib.errors import StreamsError
 from streamlib.kafka.client import Response
 from streamlib.kafka.connection import Connection
+from streamlib.kafka.reading import StalledError, partitions_of
 from streamlib.records import TopicPartition
 
 _LOOK_SECONDS = 0.025

@@ -10,9 +10,7 @@ import anyio
 
 from streamlib.config import StreamsConfig
 from streamlib.kafka.connection import Connection
-from streamlib.kafka.reading import StalledError as StalledError
-from streamlib.kafka.reading import partitions_of as partitions_of
-from streamlib.kafka.reading import read_batches as read_batches
+from streamlib.kafka.reading import StalledError, read_batches
 from streamlib.records import FetchedRecord, OutRecord, TopicPartition
 from streamlib.testing.broker import Broker
 from streamlib.testing.broker.jars import Progress

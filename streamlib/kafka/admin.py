@@ -210,18 +210,23 @@ class KafkaAdmin:
         return counts
 
     async def _topic_config_once(self, names: list[str], key: str) -> dict[str, str | None]:
-        resources = [
-            {"resource_type": _TOPIC_RESOURCE, "resource_name": name, "configuration_keys": [key]} for name in names
-        ]
-        response = await self._client.call("DescribeConfigs", {"resources": resources}, lane=_LANE)
-        values: dict[str, str | None] = {}
+        return {name: found.get(key) for name, found in (await self._describe_configs(names, [key])).items()}
+
+    async def _describe_configs(
+        self, names: Iterable[str], keys: Iterable[str], node: int | None = None
+    ) -> dict[str, dict[str, str | None]]:
+        """By topic some of its settings, as one broker knows them."""
+        asked = {"resource_type": _TOPIC_RESOURCE, "configuration_keys": sorted(keys)}
+        resources = [asked | {"resource_name": name} for name in names]
+        response = await self._client.call("DescribeConfigs", {"resources": resources}, node=node, lane=_LANE)
+        found: dict[str, dict[str, str | None]] = {}
         for result in response.results:
             if result.error_code == ErrorCode.TOPIC_AUTHORIZATION_FAILED:
                 detail = "grant this principal DescribeConfigs on the topic"
                 raise KafkaError(result.error_code, "DescribeConfigs", f"topic {result.resource_name}", detail)
             check_code(result.error_code, "DescribeConfigs", result.resource_name, result.error_message)
-            values[result.resource_name] = next((config.value for config in result.configs), None)
-        return values
+            found[result.resource_name] = {config.name: config.value for config in result.configs}
+        return found
 
     async def _set_topic_config_once(self, name: str, config: Mapping[str, str]) -> None:
         configs = [{"name": key, "value": value} for key, value in sorted(config.items())]
@@ -232,13 +237,10 @@ class KafkaAdmin:
 
     async def _look_for_topic_config(self, name: str, config: Mapping[str, str], node: int) -> None:
         """The controller has answered; the brokers read of it a moment later."""
-        resource = {"resource_type": _TOPIC_RESOURCE, "resource_name": name, "configuration_keys": sorted(config)}
-        response = await self._client.call("DescribeConfigs", {"resources": [resource]}, node=node, lane=_LANE)
-        for result in response.results:
-            check_code(result.error_code, "DescribeConfigs", name, result.error_message)
-            if config.items() - {(setting.name, setting.value) for setting in result.configs}:
-                where = f"topic {name} at broker {node}"
-                raise KafkaError(ErrorCode.REQUEST_TIMED_OUT, "DescribeConfigs", where, "not the new settings yet")
+        found = (await self._describe_configs([name], config, node))[name]
+        if config.items() - found.items():
+            where = f"topic {name} at broker {node}"
+            raise KafkaError(ErrorCode.REQUEST_TIMED_OUT, "DescribeConfigs", where, "not the new settings yet")
 
     # Offsets and records, at each partition's leader
 

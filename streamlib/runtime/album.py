@@ -113,14 +113,8 @@ class Album:
             inputs[task].append(PartitionSeen(topic, int(partition), lag, each.standing_time))
         return WorkerSnapshot(
             application_id=self._config.application_id,
-            worker_id="",
-            host="",
             pid=os.getpid(),
-            version="",
             at_ms=int(self._now_ms()),
-            state="",
-            health="",
-            ready=False,
             guarantee=self._config.processing_guarantee,
             rate_in=round(worker.process_rate or 0.0, 1),
             rate_out=round(worker.records_produced_rate or 0.0, 1),

@@ -149,14 +149,14 @@ class WorkerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     application_id: str
-    worker_id: str
-    host: str
     pid: int
-    version: str
     at_ms: int
-    state: str
-    health: str
-    ready: bool
+    worker_id: str = ""
+    host: str = ""
+    version: str = ""
+    state: str = ""
+    health: str = ""
+    ready: bool = False
     reasons: tuple[str, ...] = ()
     guarantee: str = ""
     rate_in: float = 0.0

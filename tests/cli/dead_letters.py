@@ -8,10 +8,11 @@ from contextlib import asynccontextmanager
 import anyio
 import msgspec
 
-from streamlib.cli.client import connected, partitions_of, read_committed
+from streamlib.cli.client import connected, read_committed
 from streamlib.engine.error_handling import dead_letter
 from streamlib.errors import ProcessingError
 from streamlib.kafka.connection import Connection
+from streamlib.kafka.reading import partitions_of
 from streamlib.records import FetchedRecord, Headers, OutRecord, TopicPartition
 
 NOON_MS = 1_577_880_000_000

@@ -12,7 +12,7 @@ import anyio.to_thread
 import msgspec
 import pytest
 
-from streamlib.cli.client import opened, partitions_of
+from streamlib.cli.client import opened
 from streamlib.cli.dlq import replay as replaying
 from streamlib.cli.dlq.plan import GROUP_PREFIX, Request, Route, chosen_partition, kept_partition, make_plan
 from streamlib.cli.dlq.replay import INSTANCE_ID, TakenOverError, replay
@@ -21,6 +21,7 @@ from streamlib.cli.errors import UsageError
 from streamlib.config import StreamsConfig
 from streamlib.dead_letters.letters import Letter, Wanted
 from streamlib.kafka.connection import Connection
+from streamlib.kafka.reading import partitions_of
 from streamlib.partitioning import partition_for
 from streamlib.records import FetchedRecord, Headers, OffsetAndMetadata, TopicPartition
 from streamlib.testing.plugin import KafkaTarget

@@ -16,8 +16,9 @@ import msgspec
 import pytest
 
 from streamlib import KafkaStreams, StreamsBuilder, StreamsConfig, TimeWindows
-from streamlib.cli.client import connected, partitions_of, read_committed
+from streamlib.cli.client import connected, read_committed
 from streamlib.cli.records.forms import Form, as_json, encode, encode_value, show
+from streamlib.kafka.reading import partitions_of
 from streamlib.partitioning import partition_for
 from streamlib.records import OutRecord, TopicPartition
 from streamlib.testing.plugin import KafkaTarget

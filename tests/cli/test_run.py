@@ -18,10 +18,11 @@ import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from streamlib.cli.client import connected, partitions_of, read_committed, text_record
+from streamlib.cli.client import connected, read_committed, text_record
 from streamlib.cli.demo.lines import text_lines
 from streamlib.cli.demo.verdict import Verdict, judge
 from streamlib.kafka.connection import Connection
+from streamlib.kafka.reading import partitions_of
 from streamlib.testing.plugin import KafkaTarget
 from tests.cli.conftest import MODULE, Command, Write
 

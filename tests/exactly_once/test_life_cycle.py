@@ -63,13 +63,6 @@ async def eventually(holds: Callable[[], bool | Awaitable[bool]]) -> None:
             await anyio.sleep(0.02)
 
 
-async def until_done(bench: Bench) -> None:
-    async def done() -> bool:
-        return await bench.committed() == await bench.ends()
-
-    await eventually(done)
-
-
 def ticking(tick: Callable[[], Any]) -> Callable[[str, str], Topology]:
     """A topology whose one node is called by the wall clock."""
 
@@ -106,7 +99,7 @@ async def test_nothing_is_processed_while_paused_and_nothing_is_missing_after_it
     app = application()
     async with app:
         await bench.produce(numbered(40))
-        await until_done(bench)
+        await bench.until_all_committed()
         app.pause()
         app.pause()
         before = await bench.committed()
@@ -121,7 +114,7 @@ async def test_nothing_is_processed_while_paused_and_nothing_is_missing_after_it
         assert health.status is HealthStatus.OK
         assert "paused" in health.reasons[0]
         app.resume()
-        await until_done(bench)
+        await bench.until_all_committed()
         assert app.health().reasons == ()
     check_counts(numbered(80), await bench.read())
 
@@ -151,7 +144,7 @@ async def test_a_worker_can_begin_paused_and_keeps_its_place_in_the_group(bench:
             await eventually(lambda: second.status.records_in == 10)
             assert first.status.records_in == 0
             first.resume()
-            await until_done(bench)
+            await bench.until_all_committed()
     check_counts(numbered(20), await bench.read())
 
 
@@ -182,7 +175,7 @@ async def test_standbys_go_on_beside_a_paused_worker_and_on_it(bench: Bench, app
         goes_on.close()
         await eventually(lambda: len(paused.status.tasks) == 2)
         paused.resume()
-        await until_done(bench)
+        await bench.until_all_committed()
     check_counts(numbered(40), await bench.read())
 
 
@@ -200,7 +193,7 @@ async def test_who_leaves_is_not_waited_for(bench: Bench, application: Any, leav
         assert first.state is State.NOT_RUNNING
         await bench.produce(numbered(20))
         if leave:
-            await until_done(bench)
+            await bench.until_all_committed()
             check_counts(numbered(20), await bench.read())
         else:
             await eventually(lambda: second.status.records_in == 10)
@@ -232,7 +225,7 @@ async def test_an_application_may_be_closed_by_its_own_functions(bench: Bench, a
     assert app.state is State.NOT_RUNNING
     if where != "punctuator":
         async with application(topology=mapping(str)):
-            await until_done(bench)
+            await bench.until_all_committed()
         assert [(seen.key, seen.value) for seen in await bench.read(value=str)] == [("b", "2"), ("a", "1")]
 
 
@@ -244,6 +237,6 @@ async def test_workers_come_and_go_while_the_others_go_on(bench: Bench, applicat
             async with application("two") as second:
                 await eventually(lambda: len(first.status.tasks) == len(second.status.tasks) == 1)
                 await bench.produce(numbered(40, start=start))
-                await until_done(bench)
+                await bench.until_all_committed()
             await eventually(lambda: len(first.status.tasks) == 2)
     check_counts(numbered(120), await bench.read())

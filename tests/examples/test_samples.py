@@ -19,8 +19,9 @@ from typing import Any
 import anyio
 import pytest
 
-from streamlib.cli.client import connected, partitions_of, read_committed
+from streamlib.cli.client import connected, read_committed
 from streamlib.errors import KafkaError
+from streamlib.kafka.reading import partitions_of
 from streamlib.records import FetchedRecord, Record
 from streamlib.testing.plugin import KafkaTarget
 from tests.examples.products import Products, served

@@ -11,8 +11,9 @@ import anyio
 import pytest
 
 from streamlib import KafkaStreams, ProcessingError, StreamsBuilder, StreamsConfig
-from streamlib.cli.client import partitions_of, read_committed
+from streamlib.cli.client import read_committed
 from streamlib.kafka.connection import Connection
+from streamlib.kafka.reading import partitions_of
 from streamlib.monitoring.tracing import OUTCOME, OpenTelemetryTracing, parent_of
 from streamlib.records import FetchedRecord, TopicPartition
 from streamlib.testing.plugin import KafkaTarget

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from typing import Any
 
-import anyio
 import pytest
 
 from streamlib.errors import (
@@ -21,14 +19,12 @@ from streamlib.errors import (
 )
 from streamlib.queries.parts import Question
 from streamlib.queries.views import ReadOnlyKeyValueStore, ReadOnlyWindowStore, open_view
-from streamlib.records import TaskId, TopicPartition
 from streamlib.runtime.assignor import Instructions
 from streamlib.runtime.local_stores import LagInfo
 from streamlib.runtime.ports import MemberTasks
 from streamlib.state.codec import ValueAndTimestamp
-from tests.runtime.fakes import IN0, IN1, T0, T1, Bench, until
+from tests.runtime.fakes import IN0, IN1, T0, T1, TWO, Bench, until, working
 
-TWO = ["m", "other"]
 OTHER = MemberTasks("other", endpoint="10.0.0.2:80", active=(T1,))
 
 
@@ -39,23 +35,6 @@ def counts(bench: Bench, **options: Any) -> ReadOnlyKeyValueStore[str, Any]:
         lambda: bench.worker.local, question, ReadOnlyKeyValueStore, with_timestamps=timed
     )
     return view
-
-
-@asynccontextmanager
-async def working(
-    bench: Bench, *partitions: TopicPartition, standby: tuple[TaskId, ...] = (), hosts: tuple[MemberTasks, ...] = ()
-) -> AsyncIterator[None]:
-    bench.group.assigned = partitions
-    bench.group.instructions = Instructions(members=TWO, standby=list(standby), hosts=list(hosts))
-    with anyio.fail_after(10):
-        async with anyio.create_task_group() as children:
-            children.start_soon(_run, bench)
-            yield
-            bench.worker.stop()
-
-
-async def _run(bench: Bench) -> None:
-    await bench.worker.run(leave=True)
 
 
 async def test_what_is_committed_is_there_and_what_is_not_is_not() -> None:
@@ -105,7 +84,7 @@ async def test_times_come_along_if_asked_for() -> None:
 
 async def test_a_missing_key_is_said_to_be_missing_by_its_owner_alone() -> None:
     bench = Bench()
-    async with working(bench, IN0, hosts=(OTHER,)):
+    async with working(bench, IN0, hosts=[OTHER]):
         await until(lambda: bench.worker.running)
         view = counts(bench)
         assert await view.get("a") is None
@@ -125,7 +104,7 @@ async def test_where_nobody_says_where_it_can_be_asked_that_is_said() -> None:
 async def test_a_task_on_its_way_is_asked_for_again() -> None:
     bench = Bench()
     away = MemberTasks("other", endpoint="10.0.0.2:80")
-    async with working(bench, IN0, hosts=(away,)):
+    async with working(bench, IN0, hosts=[away]):
         await until(lambda: bench.worker.running)
         with pytest.raises(StreamsRebalancingError, match="on its way from one worker to another"):
             await counts(bench).get("d")

@@ -6,8 +6,9 @@ Every fake writes what it is asked to the journal of one `Script`, which can fai
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Literal, NamedTuple
 
 import anyio
 import anyio.lowlevel
@@ -693,3 +694,22 @@ class Bench:
 
     def _producer(self, transactional_id: str | None) -> FakeProducer:
         return FakeProducer(self.script, self.broker, self.group, transactional_id)
+
+
+TWO = ["m", "other"]
+
+
+@asynccontextmanager
+async def working(bench: Bench, *partitions: TopicPartition, **instructions: Any) -> AsyncIterator[None]:
+    """A worker in a group of two, with these partitions and `Instructions`; stopped at the end."""
+    bench.group.assigned = partitions
+    bench.group.instructions = Instructions(members=TWO, **instructions)
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as children:
+            children.start_soon(_run, bench)
+            yield
+            bench.worker.stop()
+
+
+async def _run(bench: Bench) -> None:
+    await bench.worker.run(leave=True)

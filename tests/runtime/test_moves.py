@@ -2,43 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-
-import anyio
 import pytest
 
 from streamlib.errors import ErrorCode
-from streamlib.records import TaskId, TopicPartition
 from streamlib.runtime import worker as worker_module
 from streamlib.runtime.assignor import Instructions
-from tests.runtime.fakes import IN0, IN1, LOG1, T0, T1, Bench, others_run, until
-
-TWO = ["m", "other"]
-
-
-@asynccontextmanager
-async def working(
-    bench: Bench, *partitions: TopicPartition, standby: tuple[TaskId, ...] = (), warmup: tuple[TaskId, ...] = ()
-) -> AsyncIterator[None]:
-    """A worker in a group of two; stopped at the end."""
-    bench.group.assigned = partitions
-    bench.group.instructions = Instructions(members=TWO, standby=list(standby), warmup=list(warmup))
-    with anyio.fail_after(10):
-        async with anyio.create_task_group() as children:
-            children.start_soon(_run, bench)
-            yield
-            bench.worker.stop()
-
-
-async def _run(bench: Bench) -> None:
-    await bench.worker.run(leave=True)
+from tests.runtime.fakes import IN0, IN1, LOG1, T0, T1, TWO, Bench, others_run, until, working
 
 
 async def test_a_standby_follows_its_changelog_and_is_promoted_with_its_stores_open() -> None:
     bench = Bench()
     bench.broker.write(IN0, "a")
-    async with working(bench, IN0, standby=(T1,)):
+    async with working(bench, IN0, standby=[T1]):
         await until(lambda: bench.committed(IN0) == 1 and "0_1" in bench.worker.status.standbys)
         assert bench.worker.status.standbys == {"0_1": 0}
         assert IN1 not in bench.fetcher.positions
@@ -65,7 +40,7 @@ async def test_a_task_that_moves_away_becomes_a_standby_with_its_stores_open() -
 
 async def test_a_standby_that_nobody_wants_any_more_is_closed() -> None:
     bench = Bench()
-    async with working(bench, IN0, standby=(T1,)):
+    async with working(bench, IN0, standby=[T1]):
         await until(lambda: bench.tasks.standby_ids == {T1} and bench.tasks.ids == {T0})
         bench.group.rebalance(IN0, instructions=Instructions(members=TWO))
         await until(lambda: bench.tasks.standby_ids == frozenset())
@@ -78,7 +53,7 @@ async def test_a_standby_waits_for_the_lock_of_its_stores_and_holds_up_nobody(mo
     bench = Bench()
     bench.directory.locked.add(T1)
     bench.broker.write(IN0, "a")
-    async with working(bench, IN0, standby=(T1,)):
+    async with working(bench, IN0, standby=[T1]):
         await until(lambda: bench.committed(IN0) == 1)
         assert bench.tasks.standby_ids == {T1}
         assert f"open {T1}.aside" not in bench.journal
@@ -88,14 +63,14 @@ async def test_a_standby_waits_for_the_lock_of_its_stores_and_holds_up_nobody(mo
 
 async def test_a_warm_up_says_so_when_it_has_caught_up() -> None:
     bench = Bench()
-    async with working(bench, IN0, warmup=(T1,)):
+    async with working(bench, IN0, warmup=[T1]):
         await until(lambda: len(bench.group.claims) == 2)
         assert bench.group.claims[-1] == (IN0,)
 
 
 async def test_a_lost_membership_leaves_standbys_where_they_are() -> None:
     bench = Bench()
-    async with working(bench, IN0, standby=(T1,)):
+    async with working(bench, IN0, standby=[T1]):
         await until(lambda: "0_1" in bench.worker.status.standbys and bench.worker.running)
         bench.script.fail("heartbeat", ErrorCode.UNKNOWN_MEMBER_ID)
         await until(lambda: len(bench.group.claims) == 2 and bench.worker.running)

@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 
 from streamlib import KafkaStreams, OAuthToken, Secret, StreamsBuilder, StreamsConfig
-from streamlib.cli.client import connected, partitions_of, read_committed, text_record
+from streamlib.cli.client import connected, read_committed, text_record
 from streamlib.errors import ConnectionFailedError, ErrorCode, KafkaError
 from streamlib.kafka.connector import Connector
 from streamlib.kafka.pool import Answer, Link
 from streamlib.kafka.protocol.messages import APIS
 from streamlib.kafka.protocol.request import Request
+from streamlib.kafka.reading import partitions_of
 from streamlib.kafka.reauthentication import RenewedConnection
 from streamlib.kafka.sasl import Exchange
 from tests.security.conftest import BRIEF_MS, Fortress, unsecured_token

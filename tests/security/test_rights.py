@@ -15,10 +15,11 @@ import anyio.to_thread
 import psutil
 import pytest
 
-from streamlib.cli.client import connected, partitions_of, read_committed, text_record
+from streamlib.cli.client import connected, read_committed, text_record
 from streamlib.cli.demo.lines import text_lines
 from streamlib.cli.demo.verdict import Verdict, judge
 from streamlib.kafka.connection import Connection
+from streamlib.kafka.reading import partitions_of
 from tests.security.conftest import PASSWORD, Fortress
 from tests.security.running import Ended, environment, refused, run
 

@@ -14,12 +14,13 @@ import msgspec
 import pytest
 
 from streamlib import StreamsConfig, Topology
-from streamlib.cli.client import partitions_of, read_committed
+from streamlib.cli.client import read_committed
 from streamlib.cli.errors import UsageError
 from streamlib.cli.verify.asking import find_open
 from streamlib.cli.verify.job import Job
 from streamlib.cli.verify.moment import quiet_moment
 from streamlib.kafka.connection import Connection
+from streamlib.kafka.reading import partitions_of
 from streamlib.records import FetchedRecord, TopicPartition
 from streamlib.testing.plugin import KafkaTarget
 from streamlib.verify.report import Origin, Report, TopicReport, Verdict

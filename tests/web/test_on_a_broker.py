@@ -18,8 +18,9 @@ import httpx
 import pytest
 
 from streamlib import StreamsConfig
-from streamlib.cli.client import opened, partitions_of, text_record
+from streamlib.cli.client import opened, text_record
 from streamlib.kafka.connection import Connection
+from streamlib.kafka.reading import partitions_of
 from streamlib.testing.plugin import KafkaTarget
 
 PATIENCE_S = 60

@@ -8,7 +8,7 @@ from pathlib import Path
 import anyio.to_thread
 import msgspec
 
-from streamlib.cli.client import opened, paced, partitions_of, read_committed, settled, text_record
+from streamlib.cli.client import opened, paced, read_committed, settled, text_record
 from streamlib.cli.demo.lines import text_lines
 from streamlib.cli.demo.verdict import Verdict, judge
 from streamlib.cli.run import worker_commands
@@ -17,6 +17,7 @@ from streamlib.cli.supervisor import Phase, Supervisor
 from streamlib.cli.view import Sum
 from streamlib.config import StreamsConfig
 from streamlib.kafka.connection import Connection
+from streamlib.kafka.reading import partitions_of
 
 PARTITIONS = 4
 _TASKS = 2 * PARTITIONS  # lines -> words, and words -> counts

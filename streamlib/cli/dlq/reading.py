@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 import msgspec
 
-from streamlib.cli.client import partitions_of, read_batches
 from streamlib.cli.dlq.replayed import Replayed
 from streamlib.cli.errors import UsageError
 from streamlib.dead_letters.letters import Letter
 from streamlib.kafka.admin import KafkaAdmin
 from streamlib.kafka.connection import Connection
+from streamlib.kafka.reading import partitions_of, read_batches
 from streamlib.records import TopicPartition
 
 Advance = Callable[[int], object]

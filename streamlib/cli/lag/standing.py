@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from streamlib.cli.client import partitions_of
 from streamlib.cli.errors import UsageError
 from streamlib.kafka.admin import KafkaAdmin
 from streamlib.kafka.group_description import GroupDescription, GroupMember
+from streamlib.kafka.reading import partitions_of
 from streamlib.records import OffsetAndMetadata, TopicPartition
 
 

@@ -13,7 +13,7 @@ import msgspec
 import typer
 from rich.console import Console
 
-from streamlib.cli.client import opened, partitions_of
+from streamlib.cli.client import opened
 from streamlib.cli.dlq.reading import existing
 from streamlib.cli.errors import UsageError
 from streamlib.cli.logs import set_up_logs
@@ -22,6 +22,7 @@ from streamlib.cli.records.forms import Form, KeyForm, as_json, show
 from streamlib.cli.settings import GivenSettings, load_settings
 from streamlib.config import StreamsConfig
 from streamlib.kafka.connection import Connection
+from streamlib.kafka.reading import partitions_of
 from streamlib.records import FetchedRecord, TopicPartition
 
 _CLIENT_ID = "streamlib-consume"

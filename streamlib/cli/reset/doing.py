@@ -8,12 +8,12 @@ from pathlib import Path
 
 import anyio
 
-from streamlib.cli.client import StalledError
 from streamlib.cli.errors import UsageError
 from streamlib.cli.reset.plan import ResetPlan, check_stopped
 from streamlib.file_lock import FileLock
 from streamlib.kafka.admin import KafkaAdmin
 from streamlib.kafka.connection import Connection
+from streamlib.kafka.reading import StalledError
 from streamlib.records import GroupMetadata, OffsetAndMetadata
 
 _PATIENCE_S = 30.0

@@ -12,13 +12,13 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from streamlib.cli.client import partitions_of
 from streamlib.cli.lag.standing import no_such_group
 from streamlib.config import StreamsConfig
 from streamlib.engine.plan import is_internal
 from streamlib.errors import StreamsError
 from streamlib.kafka.admin import KafkaAdmin
 from streamlib.kafka.group_description import GroupDescription
+from streamlib.kafka.reading import partitions_of
 from streamlib.records import TopicPartition
 from streamlib.runtime.wiring import plan_on
 from streamlib.topology.topology import Topology

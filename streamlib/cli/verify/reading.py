@@ -6,11 +6,11 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import TypeAlias
 
-from streamlib.cli.client import read_batches
 from streamlib.cli.screens import Step
 from streamlib.cli.verify.moment import Moment
 from streamlib.cli.verify.subject import Subject
 from streamlib.kafka.connection import Connection
+from streamlib.kafka.reading import read_batches
 from streamlib.records import FetchedBatch, FetchedRecord, TopicPartition
 from streamlib.verify.comparing import Kept
 from streamlib.verify.history import Consumed, History, before

@@ -7,11 +7,11 @@ from typing import Self
 
 import msgspec
 
-from streamlib.cli.client import partitions_of
 from streamlib.cli.errors import UsageError
 from streamlib.config import StreamsConfig
 from streamlib.engine.plan import Plan, dead_letter_topics, sink_topics
 from streamlib.kafka.admin import KafkaAdmin
+from streamlib.kafka.reading import partitions_of
 from streamlib.records import TopicPartition
 from streamlib.runtime.wiring import plan_on
 from streamlib.topology import operators as op
