@@ -330,6 +330,26 @@ class Worker:
         os.kill(self.process.pid, signal.SIGCONT)
 
 
+class Latch:
+    """Holds up the next request of one API that a worker sends once it has been set, until it is released."""
+
+    def __init__(self, folder: Path, api: str) -> None:
+        self._set, self._released = folder / f"{api}.set", folder / f"{api}.released"
+        self.fault = {"act": "wait", "api": api, "file": str(self._released), "armed": str(self._set)}
+
+    def set(self) -> None:
+        self._set.touch()
+
+    def release(self) -> None:
+        self._released.touch()
+
+    async def until_reached(self) -> None:
+        reached = Path(f"{self._released}.reached")
+        with anyio.fail_after(PATIENCE_S):
+            while not reached.exists():
+                await anyio.sleep(0.02)
+
+
 @asynccontextmanager
 async def opened(bench: Bench, partitions: int = PARTITIONS) -> AsyncIterator[Bench]:
     try:

@@ -240,12 +240,14 @@ async def test_kills_while_records_wait_lose_and_repeat_nothing(
             victim = bench.start()
             await bench.until_committed(committed, victim)
             victim.kill()
-        victim = bench.start({"act": "kill", "when": "sent", "api": "EndTxn", "nth": 4})
+        more = numbered(200, "abcdefghijklmnop", start=len(inputs))  # for all of the others may be committed by now
+        await bench.produce(more)
+        victim = bench.start({"act": "kill", "when": "sent", "api": "EndTxn", "nth": 1})
         await victim.until_dead()
         worker = bench.start()
         await bench.until_all_committed(worker)
         await worker.stop()
-        check_counts(inputs, await bench.read())
+        check_counts(inputs + more, await bench.read())
 
 
 # -- Bytes in and out ------------------------------------------------------------------------------------------------

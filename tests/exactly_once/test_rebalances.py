@@ -9,11 +9,10 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import anyio
 import pytest
 
 from streamlib.testing.plugin import KafkaTarget
-from tests.exactly_once.harness import Bench, Worker, check_counts, numbered, opened
+from tests.exactly_once.harness import Bench, Latch, Worker, check_counts, numbered, opened
 
 PARTITIONS = 8
 KEYS = "abcdefgh"  # one for each partition
@@ -28,27 +27,22 @@ async def bench(kafka_broker: KafkaTarget, unique_name: Callable[[str], str], tm
         yield ready
 
 
-async def until_exists(path: Path) -> None:
-    with anyio.fail_after(30):
-        while not path.exists():
-            await anyio.sleep(0.02)
-
-
 @pytest.mark.parametrize("phase", ["JoinGroup", "SyncGroup"])
 async def test_tasks_go_on_while_a_rebalance_is_under_way(bench: Bench, phase: str) -> None:
     """The newcomer waits for the first, whose part in the rebalance is held up; its records are not."""
-    latch = bench.folder / "latch"
-    first = bench.start({"act": "wait", "api": phase, "nth": 2, "file": str(latch)}, name="w1")
+    latch = Latch(bench.folder, phase)
+    first = bench.start(latch.fault, name="w1")
     await bench.produce(numbered(40, KEYS))
     await bench.until_all_committed(first)
+    latch.set()
     second = bench.start(name="w2", state_dir=bench.disk("w2"))
-    await until_exists(latch.with_name("latch.reached"))
+    await latch.until_reached()
     for start in (40, 80):
         await bench.produce(numbered(40, KEYS, start))
         await bench.until_all_committed(first, second)
     assert second.status.get("tasks", []) == []
     assert second.logged("rebalance 1") == []
-    latch.touch()
+    latch.release()
     await bench.until_shared(first, second)
     await bench.produce(numbered(40, KEYS, 120))
     await bench.until_all_committed(first, second)
@@ -92,19 +86,17 @@ async def test_nobody_waits_for_the_session_of_a_worker_that_stops(bench: Bench)
 
 async def test_a_worker_that_stops_processes_until_another_can_take_over(bench: Bench) -> None:
     """The one that stays is held up on its way into the rebalance; what comes meanwhile is processed all the same."""
-    latch = bench.folder / "latch"
+    latch = Latch(bench.folder, "JoinGroup")
     goes = bench.start(name=None)
     await goes.until_running()
-    stays = bench.start(
-        {"act": "wait", "api": "JoinGroup", "nth": 3, "file": str(latch)}, name="w2", state_dir=bench.disk("w2")
-    )
+    stays = bench.start(latch.fault, name="w2", state_dir=bench.disk("w2"))
     await bench.until_shared(goes, stays)
-    assert stays.status["rebalances"] == 2
+    latch.set()
     goes.process.terminate()
-    await until_exists(latch.with_name("latch.reached"))
+    await latch.until_reached()
     await bench.produce(numbered(40, KEYS))
     await bench.until_all_committed(goes, stays)
-    latch.touch()
+    latch.release()
     assert await goes.until_dead() == 0
     await bench.until_shared(stays)
     await stays.stop()

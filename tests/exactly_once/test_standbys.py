@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from streamlib.testing.plugin import KafkaTarget
-from tests.exactly_once.harness import Bench, Worker, check_counts, numbered, opened
+from tests.exactly_once.harness import Bench, Latch, Worker, check_counts, numbered, opened
 
 PARTITIONS = 4
 KEYS = "abcd"  # one for each partition
@@ -105,12 +105,12 @@ async def test_a_task_that_moves_away_stays_as_a_standby_with_its_stores_open(be
 async def test_how_far_a_standby_is_behind_is_reported(bench: Bench) -> None:
     """Held up on its way to the changelogs, it is behind by what is in them; let go, by nothing."""
     bench.settings["acceptable_recovery_lag"] = 0  # else tasks come at once, and are restored
-    latch = bench.folder / "latch"
+    latch = Latch(bench.folder, "Fetch")
+    latch.set()  # from its first one
     first = begin(bench, "a")
     await bench.produce(once_each(0, 400))
     await bench.until_all_committed(first)
-    fault = {"act": "wait", "api": "Fetch", "nth": 1, "file": str(latch)}
-    second = bench.start(fault, name=None, state_dir=bench.disk("b"))
+    second = bench.start(latch.fault, name=None, state_dir=bench.disk("b"))
 
     async def behind() -> bool:
         standbys = second.status.get("standbys", {})
@@ -118,7 +118,7 @@ async def test_how_far_a_standby_is_behind_is_reported(bench: Bench) -> None:
 
     await bench.until(behind, first, second)
     assert first.tasks == TASKS
-    latch.touch()
+    latch.release()
     await until_covered(bench, first, second)
     assert second.status["records_restored"] == 0, "what a standby has followed is not restored"
     for worker in (second, first):

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 import anyio
 
-from tests.exactly_once.harness import Bench, Worker, check_counts, numbered
+from tests.exactly_once.harness import Bench, Latch, Worker, check_counts, numbered
 
 
 async def test_a_stopped_worker_that_wakes_up_repeats_nothing(bench: Bench) -> None:
@@ -32,20 +31,17 @@ async def test_a_stopped_worker_that_wakes_up_repeats_nothing(bench: Bench) -> N
 async def test_a_worker_stopped_between_its_offsets_and_their_commit_repeats_nothing(bench: Bench) -> None:
     """Its offsets are in an open transaction when it stops; whoever comes next must not read the ones before."""
     await bench.produce(numbered(40))
-    latch = bench.folder / "latch"
-    first = bench.start(
-        {"act": "wait", "api": "EndTxn", "nth": 2, "file": str(latch)},
-        name="w1",
-        transaction_timeout_ms=20_000,
-    )
+    latch = Latch(bench.folder, "EndTxn")
+    first = bench.start(latch.fault, name="w1", transaction_timeout_ms=20_000)
     await bench.until_all_committed(first)
+    latch.set()
     await bench.produce(numbered(20, start=40))
-    await _until_exists(latch.with_name("latch.reached"))
+    await latch.until_reached()
     first.freeze()
     second = bench.start(name="w2")
     await anyio.sleep(8)  # beyond the session of 6 s: the tasks are the second's now, their offsets not yet stable
     assert second.alive
-    latch.touch()
+    latch.release()
     first.thaw()  # ends its transaction now: it commits, and the second must have waited for it
     await bench.produce(numbered(20, start=60))
     await bench.until_all_committed(second)
@@ -58,15 +54,16 @@ async def test_a_worker_stopped_between_its_offsets_and_their_commit_repeats_not
 async def test_a_zombie_that_commits_after_the_new_owner_began_is_refused(bench: Bench) -> None:
     """It wakes before TxnOffsetCommit: the coordinator knows a later generation."""
     await bench.produce(numbered(40))
-    latch = bench.folder / "latch"
-    first = bench.start({"act": "wait", "api": "TxnOffsetCommit", "nth": 2, "file": str(latch)}, name="w1")
+    latch = Latch(bench.folder, "TxnOffsetCommit")
+    first = bench.start(latch.fault, name="w1")
     await bench.until_all_committed(first)
+    latch.set()
     await bench.produce(numbered(20, start=40))
-    await _until_exists(latch.with_name("latch.reached"))
+    await latch.until_reached()
     first.freeze()
     second = bench.start(name="w2")
     await bench.until_all_committed(second)
-    latch.touch()
+    latch.release()
     first.thaw()
     await bench.produce(numbered(20, start=60))
     await bench.until_all_committed(second)
@@ -126,9 +123,3 @@ def _shares(*workers: Worker) -> Callable[[], Awaitable[bool]]:
         return all(len(worker.status.get("tasks", ())) == 1 for worker in workers)
 
     return each_has_a_task
-
-
-async def _until_exists(path: Path) -> None:
-    with anyio.fail_after(30):
-        while not path.exists():
-            await anyio.sleep(0.02)

@@ -9,6 +9,8 @@ Faults act on the client's requests, so that they hit the real code at the real 
     delay <api> <n> <ms>                the request waits that long before it is sent
     kill before|after store-write <n>   SIGKILL around the n-th write to the stores, commit or restore
     wait before <api> <n> <file>        hold the request until the file exists
+
+With `armed`, requests count from when that file exists: how many there were before depends on the machine.
 """
 
 from __future__ import annotations
@@ -51,6 +53,10 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ms: int = 0
     code: int = 0
     file: str = ""
+    armed: str = ""
+
+    def counts(self, api: str) -> bool:
+        return self.api == api and (not self.armed or Path(self.armed).exists())
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -81,11 +87,12 @@ class Breaker:
 
     def __init__(self, faults: list[Fault]) -> None:
         self._faults = faults
-        self._counts: Counter[str] = Counter()
+        self._counts: Counter[int] = Counter()
 
     def due(self, api: str) -> list[Fault]:
-        self._counts[api] += 1
-        return [fault for fault in self._faults if fault.api == api and fault.nth == self._counts[api]]
+        counted = [number for number, fault in enumerate(self._faults) if fault.counts(api)]
+        self._counts.update(counted)
+        return [self._faults[number] for number in counted if self._counts[number] == self._faults[number].nth]
 
     def wrap_call(self, client: KafkaClient) -> Any:
         call = client.call
