@@ -572,3 +572,6 @@ def _either(choices: Sequence[str]) -> str:
 _Fields: Any = msgspec.defstruct(
     "_Fields", [(field.name, field.type) for field in msgspec.structs.fields(StreamsConfig)], kw_only=True
 )
+# Looked at now: msgspec 0.22 crashes where two threads, each with an application, are the first to convert to a type.
+for _type in (StreamsConfig, _Fields):
+    msgspec.json.Decoder(_type)

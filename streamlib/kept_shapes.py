@@ -17,6 +17,9 @@ from streamlib.topology.nodes import StoreSpec
 
 FILE = "types.json"
 
+# Here, not where it is used: msgspec 0.22 crashes where two threads are the first to read a type.
+_SHAPES = msgspec.json.Decoder(dict[str, StoreShape])
+
 
 def check_shapes(folder: Path, stores: Sequence[StoreSpec]) -> None:
     """See that the stores read what is in the folder, then note what they will write. Whoever calls holds its lock.
@@ -41,7 +44,7 @@ def check_shapes(folder: Path, stores: Sequence[StoreSpec]) -> None:
 
 def _read(path: Path) -> dict[str, StoreShape]:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, StoreShape])
+        return _SHAPES.decode(path.read_bytes())
     except FileNotFoundError:
         return {}
     except (OSError, msgspec.MsgspecError) as error:

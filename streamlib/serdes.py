@@ -22,6 +22,7 @@ else.
 from __future__ import annotations
 
 import struct
+import threading
 import types
 import typing
 import uuid
@@ -238,8 +239,25 @@ class _Form(msgspec.Struct, frozen=True):
     version_base: int
 
 
-_JSON = _Form("json", lambda: msgspec.json.Encoder().encode, lambda type_: msgspec.json.Decoder(type_).decode, 0x80)
-_MSGPACK = _Form("msgpack", lambda: msgspec.msgpack.Encoder().encode, lambda t: msgspec.msgpack.Decoder(t).decode, 0)
+_first_look = threading.Lock()
+
+
+def json_decoder(type_: type[T]) -> Callable[[bytes], T]:
+    """What reads JSON of a type; may be called by several threads at once.
+
+    msgspec 0.22 crashes where two threads are the first to make a decoder of one type.
+    """
+    with _first_look:
+        return msgspec.json.Decoder(type_).decode
+
+
+def _msgpack_decoder(type_: type[T]) -> Callable[[bytes], T]:
+    with _first_look:
+        return msgspec.msgpack.Decoder(type_).decode
+
+
+_JSON = _Form("json", lambda: msgspec.json.Encoder().encode, json_decoder, 0x80)
+_MSGPACK = _Form("msgpack", lambda: msgspec.msgpack.Encoder().encode, _msgpack_decoder, 0)
 
 
 def _msgspec(form: _Form, type_: Any) -> Serde[Any]:

@@ -61,6 +61,9 @@ class _First(msgspec.Struct, array_like=True, frozen=True):
     headers: tuple[tuple[str, bytes | None], ...] = ()
 
 
+_FIRST = msgspec.msgpack.Decoder(_First)
+
+
 class ParkedKey(NamedTuple):
     """The parked records of a key: they have the numbers from `first`, which goes on before all others, to `following`.
 
@@ -309,7 +312,7 @@ def first_read(step: str, partition: TopicPartition, record: FetchedRecord) -> t
             None if number is None else int(number),
         )  # fmt: skip
         return partition, back
-    first = msgspec.msgpack.decode(packed, type=_First)
+    first = _FIRST.decode(packed)
     key, value, headers = first.differs
     back = Returned(
         int(told["offset"] or 0),

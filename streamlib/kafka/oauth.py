@@ -93,7 +93,7 @@ def granted(security: Security, timeout_s: float) -> OAuthToken:
     assert url is not None
     try:
         with _opener().open(_grant_request(url, security), timeout=timeout_s) as response:
-            answer = msgspec.json.decode(response.read(_LONGEST_ANSWER_BYTES), type=_Answer, dec_hook=_as_secret)
+            answer = _ANSWER.decode(response.read(_LONGEST_ANSWER_BYTES))
     except urllib.error.HTTPError as error:
         with error:
             raise _refusal(url, error.code, error.read(_LONGEST_ANSWER_BYTES)) from None
@@ -124,6 +124,11 @@ class _Refusal(msgspec.Struct):
     error_description: str = ""
 
 
+# Here, not where threads use them: msgspec 0.22 crashes where two of them read a type nobody has read before.
+_ANSWER = msgspec.json.Decoder(_Answer, dec_hook=_as_secret)
+_REFUSAL = msgspec.json.Decoder(_Refusal)
+
+
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
     """A redirect would take the secret along."""
 
@@ -152,7 +157,7 @@ def _grant_request(url: str, security: Security) -> urllib.request.Request:
 
 def _refusal(url: str, status: int, body: bytes) -> KafkaError:
     try:
-        said = msgspec.json.decode(body, type=_Refusal)
+        said = _REFUSAL.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError):
         said = _Refusal()
     words = ": ".join(part for part in (f"HTTP {status}", said.error, said.error_description) if part)

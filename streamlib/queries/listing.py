@@ -67,11 +67,15 @@ class Cursor(msgspec.Struct, frozen=True, array_like=True):
         """
         try:
             raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-            return msgspec.msgpack.decode(raw, type=cls)
+            return _CURSOR.decode(raw)
         except (binascii.Error, ValueError, msgspec.DecodeError) as error:
             raise InvalidStateStoreError(
                 "cursor is none that a listing has given: leave it out to begin at the first row"
             ) from error
+
+
+# Here, not where it is used: msgspec 0.22 crashes where two threads are the first to read a type.
+_CURSOR = msgspec.msgpack.Decoder(Cursor)
 
 
 class Bounds(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

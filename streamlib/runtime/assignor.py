@@ -74,6 +74,11 @@ class Instructions(msgspec.Struct, frozen=True, omit_defaults=True):
     hosts: list[MemberTasks] = []
 
 
+# Here, not where they are used: msgspec 0.22 crashes where two threads are the first to read a type.
+_USER_DATA = msgspec.json.Decoder(UserData)
+_INSTRUCTIONS = msgspec.json.Decoder(Instructions)
+
+
 class Place(msgspec.Struct, frozen=True):
     """Where a worker runs: which state directory, which machine, and what else tells places apart.
 
@@ -222,7 +227,7 @@ def instructions_of(assignment: Assignment) -> Instructions:
     if not assignment.user_data:
         return Instructions()
     try:
-        return msgspec.json.decode(assignment.user_data, type=Instructions)
+        return _INSTRUCTIONS.decode(assignment.user_data)
     except msgspec.DecodeError:
         log.warning("cannot read what the leader of the group says beyond the partitions")
         return Instructions()
@@ -230,7 +235,7 @@ def instructions_of(assignment: Assignment) -> Instructions:
 
 def _decode(member_id: str, data: bytes) -> UserData:
     try:
-        return msgspec.json.decode(data, type=UserData)
+        return _USER_DATA.decode(data)
     except msgspec.DecodeError:
         log.warning("cannot read what member %s says of itself; it is taken to store nothing", member_id)
         return UserData(VERSION, "")

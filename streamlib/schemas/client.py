@@ -56,6 +56,12 @@ class _Refusal(msgspec.Struct):
     message: str | None = None
 
 
+# Here, not where threads use them: msgspec 0.22 crashes where two of them read a type nobody has read before.
+_STORED = msgspec.json.Decoder(_Stored)
+_VERSIONS = msgspec.json.Decoder(list[int])
+_REFUSAL = msgspec.json.Decoder(_Refusal)
+
+
 class HttpClient:
     """A registry behind one or several URLs (`streamlib.schemas.schema.Client`).
 
@@ -90,24 +96,24 @@ class HttpClient:
         return ",".join(self._urls)
 
     def by_id(self, schema_id: int) -> Schema:
-        return self._ask("GET", f"/schemas/ids/{schema_id}", _Stored).registered().schema
+        return self._ask("GET", f"/schemas/ids/{schema_id}", _STORED).registered().schema
 
     def register(self, subject: str, schema: Schema) -> int:
-        return self._ask("POST", f"/subjects/{_quoted(subject)}/versions", _Stored, schema).id
+        return self._ask("POST", f"/subjects/{_quoted(subject)}/versions", _STORED, schema).id
 
     def look_up(self, subject: str, schema: Schema) -> Registered:
-        return self._ask("POST", f"/subjects/{_quoted(subject)}", _Stored, schema).registered()
+        return self._ask("POST", f"/subjects/{_quoted(subject)}", _STORED, schema).registered()
 
     def latest(self, subject: str) -> Registered:
-        return self._ask("GET", f"/subjects/{_quoted(subject)}/versions/latest", _Stored).registered()
+        return self._ask("GET", f"/subjects/{_quoted(subject)}/versions/latest", _STORED).registered()
 
     def version(self, subject: str, version: int) -> Registered:
-        return self._ask("GET", f"/subjects/{_quoted(subject)}/versions/{version}", _Stored).registered()
+        return self._ask("GET", f"/subjects/{_quoted(subject)}/versions/{version}", _STORED).registered()
 
     def versions(self, subject: str) -> list[int]:
-        return self._ask("GET", f"/subjects/{_quoted(subject)}/versions", list[int])
+        return self._ask("GET", f"/subjects/{_quoted(subject)}/versions", _VERSIONS)
 
-    def _ask(self, method: str, path: str, kind: type[T], body: Schema | None = None) -> T:
+    def _ask(self, method: str, path: str, decoder: msgspec.json.Decoder[T], body: Schema | None = None) -> T:
         """Ask one URL after the other, again and again, until there is an answer or the time is over."""
         ends_s, pause_s, attempt = time.monotonic() + self._timeout_s, FIRST_PAUSE_S, 0
         while True:
@@ -115,7 +121,7 @@ class HttpClient:
             attempt += 1
             why = self._try(method, url + path, ends_s, body)
             if not isinstance(why, str):
-                return self._answer(f"{method} {path}", why, kind)
+                return self._answer(f"{method} {path}", why, decoder)
             left_s = ends_s - time.monotonic()
             if left_s <= pause_s:
                 raise SchemaRegistryUnavailableError(
@@ -146,10 +152,10 @@ class HttpClient:
             headers["Authorization"] = f"Bearer {self._token() if callable(self._token) else self._token}"
         return headers
 
-    def _answer(self, what: str, response: urllib3.BaseHTTPResponse, kind: type[T]) -> T:
+    def _answer(self, what: str, response: urllib3.BaseHTTPResponse, decoder: msgspec.json.Decoder[T]) -> T:
         if response.status < 300:
             try:
-                return msgspec.json.decode(response.data, type=kind)
+                return decoder.decode(response.data)
             except msgspec.MsgspecError as error:
                 raise SchemaRegistryError(
                     f"{what}: what answers at {self.address} is no schema registry: {error}; is the path in the URL "
@@ -192,7 +198,7 @@ def _posted(schema: Schema) -> dict[str, Any]:
 
 def _said(response: urllib3.BaseHTTPResponse) -> str:
     try:
-        refusal = msgspec.json.decode(response.data, type=_Refusal)
+        refusal = _REFUSAL.decode(response.data)
     except msgspec.MsgspecError:
         return response.data[:200].decode(errors="replace") or "no reason given"
     return f"{refusal.message or 'no reason given'} (error code {refusal.error_code})"

@@ -13,6 +13,7 @@ from streamlib.errors import TopologyError
 from streamlib.schemas.format import Read, Write, referenced
 from streamlib.schemas.framing import HEADER
 from streamlib.schemas.schema import Client, Schema, SchemaType
+from streamlib.serdes import json_decoder
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -57,7 +58,7 @@ class JsonFormat:
         return encode
 
     def reader(self, schema: Schema, client: Client) -> Read:
-        load, at = msgspec.json.Decoder(self.type).decode, HEADER.size
+        load, at = json_decoder(self.type), HEADER.size
         if not self._given:
             return lambda data: load(data[at:])
         check = _validator(self._text, {}, self.type)

@@ -285,7 +285,7 @@ class _Listing:
             "cursor": None if cursor.after is None else cursor.encode(),
         }
         answer = await self._elsewhere.ask(self._inquiry, self._inquiry.tasks[cursor.partition], why, said)
-        told = msgspec.json.decode(answer.body, type=_Told)
+        told = _TOLD.decode(answer.body)
         if answer.status == 503:
             raise StateStoreNotAvailableError(told.message)
         if answer.status != 200:
@@ -311,6 +311,9 @@ class _Told(msgspec.Struct):
     cursor: str | None = None
     truncated: bool = False
     message: str = ""
+
+
+_TOLD = msgspec.json.Decoder(_Told)
 
 
 class Elsewhere:
