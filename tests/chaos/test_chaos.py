@@ -22,7 +22,7 @@ async def test_nothing_is_lost_and_nothing_comes_twice_while_things_break(tmp_pa
     assert report.holds, (
         f"SEED={plan.seed} --short --minutes {SECONDS / 60:.2f}; all is in {tmp_path}\n{summary(report)}"
     )
-    assert report.worker_kills
-    # Which of them it was is the seed's choice, and a slow machine's.
-    assert any(kind.endswith(": broker") for kind in report.faults), report.faults
+    # Which of their faults it was is the seed's choice, and a slow machine's.
+    for whose in (": worker", ": broker"):
+        assert any(kind.endswith(whose) for kind in report.faults), report.faults
     assert report.network.connections

@@ -80,10 +80,10 @@ async def transactions_that_cannot_begin_in_time_stop_the_worker(ground: Site) -
 async def a_group_without_coordinator_keeps_its_tasks(ground: Site, code: ErrorCode) -> None:
     """One that comes back knows its members. For longer than the session here; the broker does hear the heartbeats."""
     faults = Faults()
-    worker = await ground.running(faults, session_timeout_ms=2000)
+    worker = await ground.running(faults, session_timeout_ms=6_000)
     faults.forget()
     fault = faults.add("Heartbeat", replaced(code), times=None)
-    await asyncio.sleep(4)
+    await asyncio.sleep(8)
     faults.heal()
     await ground.produce(numbered(8))
     assert await ground.until_all_committed(worker), worker.error

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -21,6 +19,7 @@ from streamlib.kafka.connection import Connection
 from streamlib.records import OutRecord, TopicPartition
 from streamlib.serdes import serde_for
 from streamlib.testing.plugin import KafkaTarget
+from tests.exactly_once.nursery import nursery
 
 PARTITIONS = 2
 PATIENCE_S = 60
@@ -251,9 +250,8 @@ class Worker:
         self._status_path.unlink(missing_ok=True)
         job = {**job, "status_file": str(self._status_path)}
         code = code or Path(__file__).parents[2]
-        command = [sys.executable, str(code / "tests/exactly_once/worker_main.py"), msgspec.json.encode(job).decode()]
-        with self._log_path.open("ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | {"PYTHONPATH": str(code)})
+        self._log_path.touch()
+        self.process = nursery(code).start(msgspec.json.encode(job), self._log_path)
 
     @property
     def log(self) -> str:

@@ -1,4 +1,4 @@
-"""A worker process that breaks at a given step: `python worker_main.py JOB`, the job as JSON.
+"""A worker process that breaks at a given step; `nursery.py` forks it.
 
 Faults act on the client's requests, so that they hit the real code at the real moment:
 
@@ -218,11 +218,16 @@ async def main(job: Job) -> None:
         group.cancel_scope.cancel()
 
 
-if __name__ == "__main__":
+def run(job: str) -> None:
+    """Be that worker until it ends.
+
+    Raises:
+        SystemExit: it has failed.
+    """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     die_with_parent()
     try:
-        anyio.run(main, msgspec.json.decode(sys.argv[1], type=Job))
+        anyio.run(main, msgspec.json.decode(job, type=Job))
     except BaseExceptionGroup as group:
         known = group.subgroup(StreamsError)
         if known is None:
