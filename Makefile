@@ -1,9 +1,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-PARTS := test-broker-and-cli test-with-a-broker test-exactly-once-a-to-p test-exactly-once-q-to-r \
+PARTS := test-broker-and-cli test-with-a-broker test-exactly-once-a-to-p test-docs-and-exactly-once-q-to-r \
 	test-exactly-once-s-to-z test-simulation test-without-a-broker check
 BROKER_AND_CLI := tests/benchmarks tests/broker tests/chaos tests/cli
+DOCS := tests/conformance tests/docs
 
 .PHONY: .venv test $(PARTS) packages demo bench docs format clean
 
@@ -23,7 +24,8 @@ check: .venv
 
 # They mostly wait, each for brokers of its own. The logs of all but one go to files, so that they do not mix.
 test-with-a-broker: .venv
-	$(BIN)/pytest -m broker --ignore=tests/exactly_once $(BROKER_AND_CLI:%=--ignore=%) --durations=15
+	$(BIN)/pytest -m broker --ignore=tests/exactly_once $(BROKER_AND_CLI:%=--ignore=%) $(DOCS:%=--ignore=%) \
+		--durations=15
 
 test-broker-and-cli: .venv
 	@$(call logged,$(BIN)/pytest -m broker $(BROKER_AND_CLI) --durations=10)
@@ -31,8 +33,8 @@ test-broker-and-cli: .venv
 test-exactly-once-a-to-p: .venv
 	@$(call logged,$(BIN)/pytest -m broker tests/exactly_once/test_[a-p]*.py --durations=10)
 
-test-exactly-once-q-to-r: .venv
-	@$(call logged,$(BIN)/pytest -m broker tests/exactly_once/test_[q-r]*.py --durations=10)
+test-docs-and-exactly-once-q-to-r: .venv
+	@$(call logged,$(BIN)/pytest -m broker $(DOCS) tests/exactly_once/test_[q-r]*.py --durations=10)
 
 test-exactly-once-s-to-z: .venv
 	@$(call logged,$(BIN)/pytest -m broker tests/exactly_once/test_[s-z]*.py --durations=10)

@@ -34,20 +34,20 @@ async def test_an_application_can_be_closed_while_it_waits_for_the_brokers() -> 
         return await nobody_answers(config)
 
     app = application(says_that_it_was_asked)
-    with anyio.fail_after(5):
+    with anyio.fail_after(10):
         async with app:
             await asked.wait()
     assert app.state is State.NOT_RUNNING
 
 
 async def test_what_a_block_raises_arrives_as_itself() -> None:
-    with anyio.fail_after(5), pytest.raises(ValueError, match="mine"):
+    with anyio.fail_after(10), pytest.raises(ValueError, match="mine"):
         async with application(nobody_answers):
             raise ValueError("mine")
 
 
 async def test_a_block_that_waits_for_an_application_that_failed_is_ended() -> None:
-    with anyio.fail_after(5), pytest.raises(ConnectionFailedError, match="nobody is there"):
+    with anyio.fail_after(10), pytest.raises(ConnectionFailedError, match="nobody is there"):
         async with application(refused):
             await anyio.sleep_forever()
 
@@ -57,6 +57,6 @@ async def test_a_block_that_finds_out_first_raises_the_same() -> None:
         with anyio.CancelScope(shield=True):
             await app.wait_running()
 
-    with anyio.fail_after(5), pytest.raises(ConnectionFailedError, match="nobody is there"):
+    with anyio.fail_after(10), pytest.raises(ConnectionFailedError, match="nobody is there"):
         async with application(refused) as app:
             await find_out_first(app)

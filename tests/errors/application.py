@@ -226,6 +226,15 @@ async def until(holds: Callable[[], Awaitable[bool]], worker: Running) -> bool:
     return True
 
 
+async def until_more_than(count: int, times: Callable[[], int], worker: Running) -> bool:
+    """Until something has happened more often than that; False if the worker ended before."""
+
+    async def enough() -> bool:
+        return times() > count
+
+    return await until(enough, worker)
+
+
 async def until_spent(fault: Fault, worker: Running) -> bool:
     """Until it has happened as often as it was to; False if the worker ended before."""
 

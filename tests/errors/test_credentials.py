@@ -12,7 +12,7 @@ from streamlib import StreamsConfig
 from streamlib.errors import ErrorCode
 from streamlib.kafka.client import ClientSettings, KafkaClient
 from streamlib.kafka.connection import Connection
-from tests.errors.application import Running, Site
+from tests.errors.application import Running, Site, until_more_than
 from tests.errors.injection import Faults, faulty_pool
 from tests.errors.together import Case, Verdicts, cases
 from tests.exactly_once.harness import numbered
@@ -27,8 +27,7 @@ async def that_worked_before_are_tried_again(ground: Site) -> None:
     deny(faults)
     await ground.produce(numbered(8))
     await asyncio.sleep(3)
-    assert worker.alive, worker.error
-    assert faults.network.attempts > 5
+    assert await until_more_than(5, lambda: faults.network.attempts, worker), worker.error
     faults.heal()
     await ground.finish(worker)
     said = [record.getMessage() for record in ground.log if record.levelno >= logging.WARNING]

@@ -29,6 +29,7 @@ class Order(msgspec.Struct):
     job: str
     log: str
     result: str
+    environment: dict[str, str]
 
 
 class Child:
@@ -75,7 +76,8 @@ class Nursery:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         result = log.with_name(f"{log.name}.{time.monotonic_ns()}")
-        self._process.stdin.write(msgspec.json.encode(Order(job.decode(), str(log), str(result))) + b"\n")
+        order = Order(job.decode(), str(log), str(result), dict(os.environ))
+        self._process.stdin.write(msgspec.json.encode(order) + b"\n")
         self._process.stdin.flush()
         return Child(int(self._process.stdout.readline()), result)
 
@@ -146,6 +148,7 @@ def _live(order: Order) -> NoReturn:
     null, log = os.open(os.devnull, os.O_RDONLY), os.open(order.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     for source, target in ((null, 0), (log, 1), (log, 2)):
         os.dup2(source, target)
+    os.environ.update(order.environment)
     run(order.job)
     sys.exit()
 

@@ -15,7 +15,7 @@ from tests.ports.raw import RawProducer, in_transaction, new_producer
 from tests.ports.reading import fetch, log_end, log_start, markers_written, read, stable_end, values_in
 
 READ_UNCOMMITTED = 0
-LONG_MS = 5_000
+LONG_MS = 20_000
 """A long poll's patience: much longer than anything takes that ends it."""
 
 

@@ -206,7 +206,7 @@ async def test_ends_that_are_not_there_in_time_are_done_without(
     """All members wait for the leader, and none of them beats meanwhile."""
     monkeypatch.setattr(assignor, "_LONGEST_LOOK_MS", 1)
     leader.script.hold("list_offsets latest")
-    with anyio.fail_after(5):
+    with anyio.fail_after(10):
         assignments = await leader.decide(member("a", said()), member("b", said()))
     assert leader.ends == {T0: None, T1: None}
     assert {p for each in assignments.values() for p in each.partitions} == {IN0, IN1}

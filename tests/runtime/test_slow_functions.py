@@ -252,7 +252,7 @@ PLACES = {"process": _in_process, "punctuate": _in_punctuate, "flush": _in_flush
 
 async def test_without_a_stand_in_nothing_is_watched() -> None:
     bench = Bench()
-    with anyio.fail_after(5):
+    with anyio.fail_after(10):
         await bench.worker._slow_functions.run()
 
 

@@ -67,7 +67,7 @@ def test_a_registry_that_is_gone_is_an_error_in_time_that_has_the_work_redone() 
     began = time.monotonic()
     with pytest.raises(SchemaRegistryUnavailableError, match=rf"GET /schemas/ids/3.*{url}.*within 0\.5 s") as raised:
         HttpClient([url], timeout_s=0.5).by_id(3)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 5
     assert isinstance(raised.value, KafkaError)
     assert decide(raised.value) is Action.REDO
 
@@ -77,7 +77,7 @@ def test_a_registry_that_says_nothing_is_an_error_in_time() -> None:
         began = time.monotonic()
         with pytest.raises(SchemaRegistryUnavailableError, match="TimeoutError"):
             HttpClient([f"http://127.0.0.1:{silent.getsockname()[1]}"], timeout_s=0.5).by_id(3)
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 5
 
 
 def test_what_is_not_there_is_no_failure_of_the_registry(stub: Stub) -> None:

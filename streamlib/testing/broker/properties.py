@@ -79,6 +79,8 @@ def server_properties(
         "broker.session.timeout.ms": "3000",
         "log.cleaner.dedupe.buffer.size": "16777216",
     }
+    if len(cluster) == 1:
+        settings["metadata.max.idle.interval.ms"] = "0"  # nobody else wants a sign of life twice a second
     return settings | _listeners(cluster[index]) | dict(extra)
 
 
