@@ -10,8 +10,9 @@ knows by the key that it has charged for this record, and gives the receipt it g
 overloaded, records wait, and it is never called more than a hundred times a second.
 """
 
-import asyncio
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 
 import httpx
@@ -34,29 +35,28 @@ class Receipt(msgspec.Struct):
 
 
 class Charges:
-    """The service, behind a client that the first call opens, in the worker's event loop."""
+    """The service, behind a client that is open while the worker runs."""
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._opening = asyncio.Lock()
         self._client: httpx.AsyncClient | None = None
+
+    @asynccontextmanager
+    async def client(self) -> AsyncIterator[None]:
+        """Open it; nobody is connected to before the first call."""
+        async with httpx.AsyncClient(limits=httpx.Limits(max_connections=32), timeout=None) as self._client:
+            yield
 
     async def charge(self, user: str, order: Order) -> Receipt:
         """Have the user charged for the order, unless that has been done."""
         record = record_metadata()
         assert record is not None, "called for a record"
-        client = await self._open()
-        response = await client.post(
+        assert self._client is not None, "open while the worker runs"
+        response = await self._client.post(
             self._url, json={"user": user, "amount": order.amount}, headers={"Idempotency-Key": record.id}
         )
         response.raise_for_status()
         return msgspec.json.decode(response.content, type=Receipt)
-
-    async def _open(self) -> httpx.AsyncClient:
-        async with self._opening:
-            if self._client is None:
-                self._client = httpx.AsyncClient(limits=httpx.Limits(max_connections=32), timeout=None)
-            return self._client
 
 
 def down(error: Exception) -> bool:
@@ -75,6 +75,7 @@ def topology(source: str = "orders", sink: str = "receipts") -> StreamsBuilder:
         breaker=CircuitBreaker(failures=5, open_for=timedelta(seconds=2), errors=down),
     )
     builder = StreamsBuilder()
+    builder.add_lifespan(charges.client)
     (
         builder.stream(source, key=str, value=Order)
         .map_values(charges.charge, with_key=True, concurrency=16, timeout=timedelta(seconds=10), service=service)

@@ -14,8 +14,9 @@ service is down, another try for products that it does not know yet, and dead le
 PRODUCTS_URL says where the service is, if not there.
 """
 
-import asyncio
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 
 import httpx
@@ -49,26 +50,25 @@ class CompletedOrder(msgspec.Struct):
 
 
 class Products:
-    """The service, behind a client that the first call opens, in the worker's event loop."""
+    """The service, behind a client that is open while the worker runs."""
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._opening = asyncio.Lock()
         self._client: httpx.AsyncClient | None = None
+
+    @asynccontextmanager
+    async def client(self) -> AsyncIterator[None]:
+        """Open it; nobody is connected to before the first call."""
+        async with httpx.AsyncClient(limits=httpx.Limits(max_connections=64), timeout=None) as self._client:
+            yield
 
     async def complete(self, order: Order) -> CompletedOrder:
         """Ask for the product; it may be asked for more than once, which changes nothing there."""
-        client = await self._open()
-        response = await client.get(f"{self._url}/{order.sku}.json")
+        assert self._client is not None, "open while the worker runs"
+        response = await self._client.get(f"{self._url}/{order.sku}.json")
         response.raise_for_status()
         product = msgspec.json.decode(response.content, type=Product)
         return CompletedOrder(order.id, product.name, order.quantity, order.quantity * product.price)
-
-    async def _open(self) -> httpx.AsyncClient:
-        async with self._opening:
-            if self._client is None:
-                self._client = httpx.AsyncClient(limits=httpx.Limits(max_connections=64), timeout=None)
-            return self._client
 
 
 def down(error: Exception) -> bool:
@@ -97,6 +97,7 @@ def topology(
     products = Products(os.environ.get("PRODUCTS_URL", "http://localhost:8081/products"))
     service = Service("products", breaker=CircuitBreaker(failures=5, open_for=timedelta(seconds=1), errors=down))
     builder = StreamsBuilder()
+    builder.add_lifespan(products.client)
     (
         builder.stream(source, key=str, value=Order)
         .map_values(

@@ -46,6 +46,7 @@ from streamlib.runtime.wiring import Adapters, build_worker, plan_and_prepare
 from streamlib.runtime.worker import Worker, WorkerStatus
 from streamlib.snapshots.worker import WorkerSnapshot
 from streamlib.state_directory import LocalStateDirectory
+from streamlib.topology.lifespans import opened
 from streamlib.topology.topology import Topology
 
 log = logging.getLogger(__name__)
@@ -506,6 +507,11 @@ class KafkaStreams:
             self._stopped.set()
 
     async def _connect_and_work(self) -> None:
+        with anyio.CancelScope() as self._life:
+            async with opened(self._topology.lifespans):
+                await self._work_by_plan_after_plan()
+
+    async def _work_by_plan_after_plan(self) -> None:
         while True:
             with anyio.CancelScope() as self._life:
                 worker = await self._work_by_one_plan()

@@ -57,6 +57,17 @@ class TopologyError(StreamsError):
     """The topology cannot be built or cannot run on these topics."""
 
 
+class LifespanError(StreamsError):
+    """What the topology's functions need could not be opened (`StreamsBuilder.add_lifespan`); its cause says why.
+
+    >>> str(LifespanError("database", ConnectionRefusedError(111, "Connection refused")))
+    'lifespan database could not be opened: ConnectionRefusedError: [Errno 111] Connection refused'
+    """
+
+    def __init__(self, name: str, error: Exception) -> None:
+        super().__init__(f"lifespan {name} could not be opened: {type(error).__name__}: {error}")
+
+
 class InvalidStateStoreError(StreamsError):
     """A store cannot be asked, or not like this. The kinds tell whether it helps to ask again, or elsewhere."""
 

@@ -18,6 +18,7 @@ from streamlib.serdes import Serde, serde_for
 from streamlib.topology import operators as op
 from streamlib.topology.builder import TopologyBuilder
 from streamlib.topology.functions import processor_supplier
+from streamlib.topology.lifespans import Lifespan
 from streamlib.topology.nodes import OffsetReset, StoreSpec, TimestampExtractor
 from streamlib.topology.topology import Topology
 
@@ -331,6 +332,42 @@ class StreamsBuilder:
         >>> StreamsBuilder().add_state_store(Stores.key_value_store("seen", key=str, value=int))
         """
         self._builder.add_store(store)
+
+    def add_lifespan(self, lifespan: Lifespan) -> None:
+        """Have something open for as long as the topology runs, such as the client that its functions call with.
+
+        It is opened in the worker's event loop before anything is read, and closed when the last transaction is
+        committed and the worker has left its group; each worker opens its own. Several are opened in the order they
+        were added, and closed the other way round. `TopologyTestDriver` and the simulation open it, too.
+
+        One that cannot be opened ends the worker with a `LifespanError`, so do not connect there to what may be down
+        for a while: a client that connects with the first call leaves that to its `Service`.
+
+        Args:
+            lifespan: makes an asynchronous context manager; a function with `@asynccontextmanager`.
+
+        Raises:
+            TopologyError: it does not.
+
+        >>> from contextlib import asynccontextmanager
+        >>> prices = {}
+        >>> @asynccontextmanager
+        ... async def price_list():
+        ...     prices["tea"] = 4
+        ...     yield
+        ...     prices.clear()
+        >>> builder = StreamsBuilder()
+        >>> builder.add_lifespan(price_list)
+        >>> builder.stream("sold", key=str, value=str).map_values(lambda item: prices[item], value=int).to("paid")
+        >>> from streamlib.testing import TopologyTestDriver
+        >>> with TopologyTestDriver(builder.build()) as driver:
+        ...     driver.input_topic("sold", key=str, value=str).pipe_input("ann", "tea")
+        ...     driver.output_topic("paid", key=str, value=int).read_value()
+        4
+        >>> prices
+        {}
+        """
+        self._builder.topology.add_lifespan(lifespan)
 
     @property
     def topology(self) -> Topology:

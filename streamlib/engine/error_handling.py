@@ -340,9 +340,11 @@ class ErrorHandling:
             self._log.warn(f"task {self._task_id} goes on after an error in a punctuator: {error}")
             return
         place = "" if failure.stage == "deserialization" else _where(failure)
-        self._log.warn(f"task {self._task_id} skips a record: {error}{place}")
-        if isinstance(decision, DeadLetter) and self._dead_letters is not None:
+        if not isinstance(decision, DeadLetter) or self._dead_letters is None:
+            self._log.warn(f"task {self._task_id} skips a record: {error}{place}")
+        else:
             assert decision.topic is not None, "a policy at work names its topic"
+            self._log.warn(f"task {self._task_id} writes a dead letter to {decision.topic}: {error}{place}")
             beyond = {"node": failure.node, "application": self._policies.application_id}
             self._send(decision.topic, _fitting(dead_letter(partition, record, error, beyond), self._dead_letters))
 

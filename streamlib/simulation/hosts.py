@@ -17,6 +17,7 @@ from streamlib.runtime.worker import Worker
 from streamlib.simulation.disk import Disk, DiskDirectory
 from streamlib.simulation.loop import Process, VirtualTimeLoop
 from streamlib.simulation.network import Network
+from streamlib.topology.lifespans import opened
 from streamlib.topology.topology import Topology
 
 EPOCH_MS = 1_700_000_000_000
@@ -160,10 +161,15 @@ class Host:
             process.kill()
 
     async def _work(self, process: Process) -> None:
+        topology = self._topology()
+        async with opened(topology.lifespans):
+            await self._work_by(topology, process)
+
+    async def _work_by(self, topology: Topology, process: Process) -> None:
         pool = ConnectionPool(self._network.opener(process))
         connection = await Connection.open(self.config, pool)
         try:
-            plan = await plan_and_prepare(self._topology(), self.config, connection.admin())
+            plan = await plan_and_prepare(topology, self.config, connection.admin())
             worker = build_worker(plan, self.config, connection, DiskDirectory(self.disk, process), self.clock)
             self.worker = worker
             await worker.run(leave=self.config.group_instance_id is None)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Generic, NamedTuple, Self, TypeVar
@@ -84,14 +84,18 @@ class TopologyTestDriver:
         self._now_ms = wall_clock_start_ms
         self._log = _Log()
         self._services = Services(lambda: self._now_ms)
-        self._calls = CallRunner()
+        self._calls = CallRunner(topology.lifespans)
         self._failure: StreamsError | None = None
         self._committed: dict[TopicPartition, OffsetAndMetadata] = {}
         self._tasks: dict[TaskId, Task] = {}
         self._topics = {*source_topics(topology), *sink_topics(topology)}
         self._plan = self._make_plan()
-        self._global = self._make_global_state()
-        self._start()
+        with ExitStack() as undo:
+            undo.callback(self._calls.close)
+            self._calls.open()
+            self._global = self._make_global_state()
+            self._start()
+            undo.pop_all()
 
     def _make_plan(self) -> Plan:
         return make_plan(self._topology, self._config.application_id, dict.fromkeys(self._topics, 1))
@@ -240,11 +244,13 @@ class TopologyTestDriver:
         Raises:
             ProcessingError: a processor's `close` raised.
         """
-        self._calls.close()
-        for task in self._tasks.values():
-            task.close()
-        if self._global is not None:
-            self._global.close()
+        try:
+            for task in self._tasks.values():
+                task.close()
+            if self._global is not None:
+                self._global.close()
+        finally:
+            self._calls.close()
 
     def __enter__(self) -> Self:
         return self

@@ -2,5 +2,5 @@
 
 `nodes.py` the nodes and stores, `operators.py` what a processor does, `topology.py` the whole and its subtopologies,
 `describe.py` its description in Kafka Streams' words, `builder.py` where it grows, `functions.py` what is asked of user
-functions.
+functions, `lifespans.py` what is open around them.
 """

@@ -21,6 +21,7 @@ from streamlib.topology.describe import describe
 from streamlib.topology.dot import dot
 from streamlib.topology.drawing import draw
 from streamlib.topology.functions import processor_supplier, supplied_stores, user_function
+from streamlib.topology.lifespans import Lifespan, check_lifespan
 from streamlib.topology.mermaid import mermaid
 from streamlib.topology.nodes import (
     LruStoreSpec,
@@ -66,6 +67,7 @@ class Topology:
         stores: the state stores that nodes use.
         repartition_topics: internal topics, by the names that sources and sinks use.
         copartition_groups: topics that have to have the same number of partitions.
+        lifespans: what is open while it runs; see `add_lifespan`.
 
     Raises:
         TopologyError: a name is used twice or not known, or a topic is read twice.
@@ -77,11 +79,15 @@ class Topology:
         stores: Iterable[StoreSpec] = (),
         repartition_topics: Iterable[RepartitionTopic] = (),
         copartition_groups: Iterable[Iterable[str]] = (),
+        lifespans: Iterable[Lifespan] = (),
     ) -> None:
         self._nodes: dict[str, Node] = {}
         self._stores: dict[str, StoreSpec] = {}
         self._repartition_topics: dict[str, RepartitionTopic] = {}
         self._copartition_groups = [frozenset(group) for group in copartition_groups]
+        self._lifespans: list[Lifespan] = []
+        for lifespan in lifespans:
+            self.add_lifespan(lifespan)
         for topic in repartition_topics:
             self.add_repartition_topic(topic)
         for store in stores:
@@ -110,6 +116,11 @@ class Topology:
     def copartition_groups(self) -> tuple[frozenset[str], ...]:
         """Topics that have to have the same number of partitions."""
         return tuple(self._copartition_groups)
+
+    @property
+    def lifespans(self) -> tuple[Lifespan, ...]:
+        """What is open while it runs, in the order it is opened."""
+        return tuple(self._lifespans)
 
     def subtopologies(self) -> tuple[Subtopology, ...]:
         """In the order of their ids."""
@@ -159,7 +170,11 @@ class Topology:
         _check_sources(self)
         _check_stores(self)
         return Topology(
-            self._nodes.values(), self._stores.values(), self._repartition_topics.values(), self._copartition_groups
+            self._nodes.values(),
+            self._stores.values(),
+            self._repartition_topics.values(),
+            self._copartition_groups,
+            self._lifespans,
         )
 
     # -- Node by node ------------------------------------------------------------------------------------------------
@@ -287,6 +302,16 @@ class Topology:
                 raise TopologyError(f"processor {processor} cannot use store {store!r}: add the store first")
             node = msgspec.structs.replace(node, stores=tuple(dict.fromkeys((*node.stores, store))))
             self.replace(node)
+        return self
+
+    def add_lifespan(self, lifespan: Lifespan) -> Self:
+        """Have something open for as long as the topology runs; see `StreamsBuilder.add_lifespan`.
+
+        Raises:
+            TopologyError: it cannot be opened.
+        """
+        check_lifespan(lifespan)
+        self._lifespans.append(lifespan)
         return self
 
     def on_error(self, name: str, policy: PolicyOption) -> Self:

@@ -24,6 +24,8 @@ builder = StreamsBuilder()
 """
 
 _CALLS = """
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 import httpx
 
 async def with_profile(order: Order) -> Enriched:

@@ -482,6 +482,14 @@ def test_a_flood_of_bad_records_is_logged_now_and_then(caplog: pytest.LogCapture
     assert second.endswith("(9 more since the last warning)")
 
 
+def test_where_a_dead_letter_goes_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    driver = driver_of(copy, DEAD)
+    with caplog.at_level(logging.WARNING):
+        pipe(driver, BAD)
+    (record,) = caplog.records
+    assert record.getMessage().startswith("task 0_0 writes a dead letter to dead: topic in, partition 0, offset 0: ")
+
+
 def test_a_dead_letter_without_a_topic_is_refused_at_once() -> None:
     with pytest.raises(ConfigError, match="dead letters have nowhere to go"):
         StreamsConfig(application_id="app", on_processing_error=DeadLetter())

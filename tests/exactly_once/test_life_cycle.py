@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from streamlib import (
     HealthStatus,
     KafkaStreams,
+    LifespanError,
     ProcessorContext,
     PunctuationType,
     Record,
@@ -200,6 +202,62 @@ async def test_who_leaves_is_not_waited_for(bench: Bench, application: Any, leav
             await anyio.sleep(1)
             assert len(second.status.tasks) == 1
         second.close(leave_group=False)
+
+
+def with_client(told: list[str], opens: Callable[[], Awaitable[None]]) -> Callable[[str, str], Topology]:
+    """A topology with something that is open around its calls."""
+
+    @asynccontextmanager
+    async def client() -> AsyncIterator[None]:
+        await opens()
+        told.append("open")
+        yield
+        told.append("close")
+
+    async def call(value: str) -> str:
+        told.append("call")
+        return value
+
+    def topology(source: str, sink: str) -> Topology:
+        builder = StreamsBuilder()
+        builder.add_lifespan(client)
+        builder.stream(source, key=str, value=str).map_values(call).to(sink)
+        return builder.build()
+
+    return topology
+
+
+async def test_a_lifespan_is_open_from_before_the_first_record_until_all_is_committed(
+    bench: Bench, application: Any
+) -> None:
+    told: list[str] = []
+    await bench.produce(numbered(10))
+    app = application(topology=with_client(told, anyio.lowlevel.checkpoint))
+    async with app:
+        await eventually(lambda: told.count("call") == 10)
+    assert told == ["open", *["call"] * 10, "close"]
+    assert sum((await bench.committed()).values()) == 10
+
+
+async def test_what_cannot_be_opened_ends_the_application_before_it_joins(bench: Bench, application: Any) -> None:
+    async def fail() -> None:
+        raise ConnectionRefusedError("nobody there")
+
+    told: list[str] = []
+    app = application(topology=with_client(told, fail))
+    with pytest.raises(LifespanError, match=r"with_client.*client could not be opened: ConnectionRefusedError: nobody"):
+        await app.run()
+    assert app.state is State.ERROR
+    assert told == []
+    assert await bench.connection.admin().describe_groups([bench.name]) == {}
+
+
+async def test_an_application_that_is_still_opening_may_be_closed(application: Any) -> None:
+    app = application(topology=with_client([], anyio.sleep_forever))
+    with anyio.fail_after(PATIENCE_S):
+        async with app:
+            await anyio.sleep(0.05)
+    assert app.state is State.NOT_RUNNING
 
 
 @pytest.mark.parametrize("where", ["function", "awaited function", "punctuator"])
