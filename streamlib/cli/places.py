@@ -109,7 +109,7 @@ def _console_at(app: KafkaStreams, address: str | None) -> Iterator[None]:
     try:
         from streamlib.web.console import Console
         from streamlib.web.server import WebServer
-        from streamlib.web.stores import StoreRoutes
+        from streamlib.web.stores.routes import StoreRoutes
     except ImportError as error:
         raise ConfigError('--web needs starlette and uvicorn: pip install "streamlib[web]"') from error
     app.show()

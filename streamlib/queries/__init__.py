@@ -6,5 +6,5 @@
     listing.py     rows as JSON, page by page
     text.py        keys from text, values as JSON
 
-What may be answered by this worker is decided in `runtime/local_stores.py`; HTTP is in `web/stores.py`.
+What may be answered by this worker is decided in `runtime/local_stores.py`; HTTP is in `web/stores/`.
 """

@@ -4,7 +4,7 @@
     guard.py      who is let in: a token beyond this machine, names of this machine on it, and no frames
     probes.py     /metrics, /health and /ready
     login.py      from a token to a cookie
-    stores.py     what is in the stores of all workers
+    stores/       what is in the stores of all workers
 
 Everything else is a list of Starlette routes that the server is given; they are behind the guard.
 """

@@ -12,7 +12,7 @@ from streamlib.cli.main import make_app
 from streamlib.security import Secret
 from streamlib.testing import TopologyTestDriver
 from streamlib.web.server import WebServer
-from streamlib.web.stores import StoreRoutes
+from streamlib.web.stores.routes import StoreRoutes
 from tests.monitoring.sample import Told
 from tests.queries.test_http import App, Local, pipe, topology
 

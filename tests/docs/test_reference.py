@@ -22,7 +22,7 @@ from streamlib.monitoring.tracing import OpenTelemetryTracing
 from streamlib.simulation.faults import Fault
 from streamlib.web.console import Console
 from streamlib.web.server import WebServer
-from streamlib.web.stores import StoreRoutes
+from streamlib.web.stores.routes import StoreRoutes
 
 API = Path(__file__).parents[2] / "docs" / "pages" / "api"
 DESCRIBED = frozenset(

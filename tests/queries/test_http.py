@@ -33,8 +33,8 @@ from streamlib.runtime.local_stores import LagInfo, StoreCopy
 from streamlib.runtime.ports import MemberTasks
 from streamlib.testing import TopologyTestDriver
 from streamlib.topology.nodes import StoreSpec
-from streamlib.web import stores
-from streamlib.web.stores import StoreRoutes
+from streamlib.web.stores import listing
+from streamlib.web.stores.routes import StoreRoutes
 
 Get = Callable[..., tuple[int, dict[str, Any]]]
 
@@ -239,8 +239,8 @@ def test_a_page_ends_when_enough_was_read_for_it_and_the_next_goes_on(
     driver: TopologyTestDriver, get: Get, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However few of the rows are asked for."""
-    monkeypatch.setattr(stores, "MOST_READ_BYTES", 1_000)
-    monkeypatch.setattr(stores, "LIST_S", 0)
+    monkeypatch.setattr(listing, "MOST_READ_BYTES", 1_000)
+    monkeypatch.setattr(listing, "LIST_S", 0)
     pipe(driver, "words", str, *((f"{n:03}", "x", 1_000) for n in range(600)), ("zoe", "x", 61_000))
     pages: list[dict[str, Any]] = [{"rows": [], "cursor": None}]
     while len(pages) == 1 or pages[-1]["cursor"] is not None:

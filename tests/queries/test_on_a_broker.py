@@ -32,7 +32,7 @@ from streamlib.records import TopicPartition
 from streamlib.security import Secret
 from streamlib.testing.plugin import KafkaTarget
 from streamlib.web.server import WebServer
-from streamlib.web.stores import StoreRoutes
+from streamlib.web.stores.routes import StoreRoutes
 
 MODULE = """
 from streamlib import StreamsBuilder
