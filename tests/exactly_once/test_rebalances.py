@@ -144,14 +144,17 @@ def patient_broker() -> Iterator[KafkaTarget]:
 
 
 @pytest.mark.broker
-async def test_after_a_cold_restart_nothing_is_restored(patient_broker: KafkaTarget, tmp_path: Path) -> None:
+async def test_after_a_cold_restart_no_more_than_the_last_commit_is_restored(
+    patient_broker: KafkaTarget, tmp_path: Path
+) -> None:
     """Everybody stopped, and comes back under another name; tasks go where their stores are (KAFKA-20719)."""
     async with opened(Bench(patient_broker, "cold", tmp_path), PARTITIONS) as bench:
-        await bench.produce(numbered(80, KEYS))
         disks = [bench.disk(name) for name in "xyz"]
         workers = [bench.start(name=None, state_dir=disk) for disk in disks]
         await bench.until_shared(*workers)
-        await bench.until_all_committed(*workers)
+        for start in (0, 80, 160):  # a row for each task and commit
+            await bench.produce(numbered(80, KEYS, start))
+            await bench.until_all_committed(*workers)
         held = {disk: worker.tasks for disk, worker in zip(disks, workers, strict=True)}
         for worker in workers:
             worker.kill()  # no hand-over: each disk keeps what it has
@@ -160,12 +163,13 @@ async def test_after_a_cold_restart_nothing_is_restored(patient_broker: KafkaTar
         workers = [bench.start(name=None, state_dir=disk) for disk in disks]
         await bench.until_shared(*workers)
         assert {disk: worker.tasks for disk, worker in zip(disks, workers, strict=True)} == held
-        assert [worker.status["records_restored"] for worker in workers] == [0, 0, 0]
-        await bench.produce(numbered(80, KEYS, 80))
+        # A worker may be killed between the broker's answer to its last commit and its stores' part in that.
+        assert all(worker.status["records_restored"] <= len(worker.tasks) for worker in workers)
+        await bench.produce(numbered(80, KEYS, 240))
         await bench.until_all_committed(*workers)
         for worker in workers:
             await worker.stop()
-        check_counts(numbered(160, KEYS), await bench.read())
+        check_counts(numbered(320, KEYS), await bench.read())
 
 
 async def until_empty(bench: Bench) -> None:
