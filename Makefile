@@ -5,6 +5,8 @@ PARTS := test-broker-and-cli test-with-a-broker test-exactly-once-a-to-p test-do
 	test-exactly-once-s-to-z test-simulation test-without-a-broker check
 BROKER_AND_CLI := tests/benchmarks tests/broker tests/chaos tests/cli
 DOCS := tests/conformance tests/docs
+# Last in their part: they are many at a time, with short timeouts, and most others have ended by then.
+ERRORS := tests/errors
 
 .PHONY: .venv test $(PARTS) packages demo bench docs format clean
 
@@ -25,7 +27,7 @@ check: .venv
 # They mostly wait, each for brokers of its own. The logs of all but one go to files, so that they do not mix.
 test-with-a-broker: .venv
 	$(BIN)/pytest -m broker --ignore=tests/exactly_once $(BROKER_AND_CLI:%=--ignore=%) $(DOCS:%=--ignore=%) \
-		--durations=15
+		--ignore=$(ERRORS) --durations=15
 
 test-broker-and-cli: .venv
 	@$(call logged,$(BIN)/pytest -m broker $(BROKER_AND_CLI) --durations=10)
@@ -37,7 +39,7 @@ test-docs-and-exactly-once-q-to-r: .venv
 	@$(call logged,$(BIN)/pytest -m broker $(DOCS) tests/exactly_once/test_[q-r]*.py --durations=10)
 
 test-exactly-once-s-to-z: .venv
-	@$(call logged,$(BIN)/pytest -m broker tests/exactly_once/test_[s-z]*.py --durations=10)
+	@$(call logged,$(BIN)/pytest -m broker tests/exactly_once/test_[s-z]*.py $(ERRORS) --durations=10)
 
 test-simulation: .venv
 	@$(call logged,$(BIN)/pytest tests/simulation --durations=10)

@@ -78,7 +78,7 @@ def _settings_of(api: str) -> dict[str, Any]:
         case "DeleteRecords":
             return {"repartition_purge_interval_ms": 100}
         case "LeaveGroup":  # a static member does not leave
-            return {"group_instance_id": None, "session_timeout_ms": 1000}
+            return {"group_instance_id": None, "session_timeout_ms": 2_000}
         case "Heartbeat":  # one that is not answered is sent again before the session ends
             return {"session_timeout_ms": 6000}
         case _:

@@ -25,7 +25,7 @@ from streamlib.topology.topology import Topology
 from tests.errors.application import Site, counter, site
 from tests.errors.journal import journal, journals, lines
 
-AT_ONCE = 15  # their sessions are of a second: with more, a busy machine lets them expire
+AT_ONCE = 6  # their sessions are of two seconds: with more, a busy machine lets them expire
 NEW, OLD = "4.3.1", "3.9.2"  # with transactions version 2 (KIP-890), and without
 
 Play: TypeAlias = Callable[[Site], Awaitable[None]]
