@@ -28,6 +28,12 @@ async def that_worked_before_are_tried_again(ground: Site) -> None:
     await ground.produce(numbered(8))
     await asyncio.sleep(3)
     assert await until_more_than(5, lambda: faults.network.attempts, worker), worker.error
+
+    def told() -> int:
+        """What is tried for two seconds is told."""
+        return sum("it worked before" in record.getMessage() for record in ground.log)
+
+    assert await until_more_than(0, told, worker), worker.error
     faults.heal()
     await ground.finish(worker)
     said = [record.getMessage() for record in ground.log if record.levelno >= logging.WARNING]
